@@ -1,0 +1,47 @@
+"""How a call ended, and what the plane says about its result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from tappass.wire.chat import Usage
+from tappass.wire.findings import Finding, Redaction
+from tappass.wire.obligations import ScanResult
+
+COMPLETED, FAILED, CANCELLED, ABANDONED = "completed", "failed", "cancelled", "abandoned"
+
+
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
+    """The close of one call's record.
+
+    `status` is completed, failed, cancelled or abandoned. `result` is the result in JSON types (`UNSET` where there
+    is none to show); `opaque` says that part of it could not be put that way. `scan` echoes the obligation that
+    the result is under. `findings` is what the enforcement point itself saw while streaming.
+    """
+
+    session_id: str
+    task_id: str
+    status: str
+    duration_us: int
+    error_type: str = ""
+    result: Any | msgspec.UnsetType = msgspec.UNSET
+    opaque: bool = False
+    scan: ScanResult | None = None
+    findings: tuple[Finding, ...] = ()
+    withheld: bool = False
+    model: str = ""
+    usage: Usage | None = None
+
+
+class Settlement(msgspec.Struct, frozen=True, kw_only=True):
+    """What the plane says of a result: what to replace in it, and whether it may be seen at all.
+
+    `withheld_by` names the kind or rule that withholds the whole result; "" releases it.
+    """
+
+    findings: tuple[Finding, ...] = ()
+    redactions: tuple[Redaction, ...] = ()
+    withheld_by: str = ""
+    reason: str = ""
