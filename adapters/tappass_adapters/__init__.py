@@ -1,0 +1,1 @@
+"""Adapters to frameworks, written on `tappass.ext` and on nothing below it."""
