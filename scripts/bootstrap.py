@@ -164,9 +164,8 @@ def install() -> None:
             run(*pip, "--require-hashes", "-r", uv)
         uv_pip = (PYTHON, "-I", "-m", "uv", "pip")
         sync = ("sync", "--python", PYTHON, "--compile-bytecode", "--require-hashes", LOCK, MODEL_LOCK)
-        say(
-            f"installing {len(re.findall('^[a-z].*==', LOCK.read_text(), re.M))} locked packages and a small local model"
-        )
+        count = len(re.findall("^[a-z].*==", LOCK.read_text(), re.M))
+        say(f"installing {count} locked packages and a small local model")
         run(*uv_pip, *sync, quiet=not sys.stderr.isatty())
         run(*uv_pip, "install", "--python", PYTHON, "--no-deps", *itself)
     except SetupError as error:
