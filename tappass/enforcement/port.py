@@ -14,7 +14,7 @@ from tappass.wire.sessions import Opening, SessionRecord
 
 
 class Scanner(Protocol):
-    """Reads a text result piece by piece as it streams; see `redaction.StreamRedactor`."""
+    """Reads a streamed result as it comes: text piece by piece (see `redaction.StreamRedactor`), other items whole."""
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -35,7 +35,11 @@ class Scanner(Protocol):
         ...
 
     def finish(self) -> str:
-        """Return what was held back, redacted."""
+        """Return what was held back, redacted; the next text starts anew."""
+        ...
+
+    def inspect(self, value: Any, *, opaque: bool) -> Settlement:
+        """Say what is to be replaced in one item that is not text, or that it is withheld."""
         ...
 
 

@@ -1,0 +1,103 @@
+"""tappass: runtime governance for AI agents.
+
+Decorate functions and tools; from then on every call is decided by policy before it runs, held for a person where
+policy says so, and recorded in a log that an outsider can verify.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tappass.agent import Agent, AsyncAgent
+    from tappass.decorators import tool
+    from tappass.errors import (
+        ApprovalRequired,
+        BreakGlassActive,
+        GovernanceDecision,
+        PolicyBlockError,
+        RedactionApplied,
+        TapPassConfigError,
+        TapPassConnectionError,
+        TapPassError,
+        ToolIntegrityViolation,
+        TrustTierDenied,
+    )
+    from tappass.govern import govern
+    from tappass.scopes import governed, tappass_session, tappass_session_async
+    from tappass.session.context import carry, current_session
+    from tappass.session.session import Session
+    from tappass.wire.chat import ChatChunk, ChatResponse
+    from tappass.wire.correlation import Correlation
+    from tappass.wire.events import AuditEvent
+
+# Where each public name lives; loaded when it is first asked for, so that `import tappass` stays light.
+_HOMES = {
+    "Agent": "agent",
+    "ApprovalRequired": "errors",
+    "AsyncAgent": "agent",
+    "AuditEvent": "wire.events",
+    "BreakGlassActive": "errors",
+    "ChatChunk": "wire.chat",
+    "ChatResponse": "wire.chat",
+    "Correlation": "wire.correlation",
+    "GovernanceDecision": "errors",
+    "PolicyBlockError": "errors",
+    "RedactionApplied": "errors",
+    "Session": "session.session",
+    "TapPassConfigError": "errors",
+    "TapPassConnectionError": "errors",
+    "TapPassError": "errors",
+    "ToolIntegrityViolation": "errors",
+    "TrustTierDenied": "errors",
+    "carry": "session.context",
+    "current_session": "session.context",
+    "govern": "govern",
+    "governed": "scopes",
+    "tappass_session": "scopes",
+    "tappass_session_async": "scopes",
+    "tool": "decorators",
+}
+
+__version__ = "0.6.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tappass' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"tappass.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])
+
+
+__all__ = [
+    "Agent",
+    "ApprovalRequired",
+    "AsyncAgent",
+    "AuditEvent",
+    "BreakGlassActive",
+    "ChatChunk",
+    "ChatResponse",
+    "Correlation",
+    "GovernanceDecision",
+    "PolicyBlockError",
+    "RedactionApplied",
+    "Session",
+    "TapPassConfigError",
+    "TapPassConnectionError",
+    "TapPassError",
+    "ToolIntegrityViolation",
+    "TrustTierDenied",
+    "carry",
+    "current_session",
+    "govern",
+    "governed",
+    "tappass_session",
+    "tappass_session_async",
+    "tool",
+]

@@ -1,0 +1,223 @@
+"""The action of one call, and the call itself as the flow sees it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from tappass.enforcement.latch import Latch
+from tappass.enforcement.projection import Encoders, Unprojectable, project
+from tappass.errors import TapPassConfigError
+from tappass.wire.chat import Usage
+from tappass.wire.codec import canonical
+from tappass.wire.correlation import Correlation
+from tappass.wire.decisions import Action, Decision, DecisionRequest, ToolDefinition
+from tappass.wire.endings import ABANDONED, CANCELLED, FAILED, Ending
+from tappass.wire.ids import SYSTEM_CLOCK, UUID_IDS
+from tappass.wire.obligations import ScanResult
+
+# What this enforcement point carries out; a plane must not allow a call on the strength of anything else.
+CAPABILITIES = ("redact_arguments", "scan_result")
+
+
+class Scope(Protocol):
+    """What the flow needs to know of the session that a call belongs to."""
+
+    @property
+    def session_id(self) -> str:
+        """The session's id."""
+        ...
+
+    @property
+    def correlation(self) -> Correlation:
+        """The session's ids; `task_id` is empty."""
+        ...
+
+    @property
+    def latch(self) -> Latch | None:
+        """Where refusals are kept; None for an implicit session."""
+        ...
+
+    @property
+    def raise_on_redaction(self) -> bool:
+        """Raise RedactionApplied instead of handing over a redacted value."""
+        ...
+
+    @property
+    def respect_breakglass(self) -> bool:
+        """Go on under an emergency override rather than raise BreakGlassActive."""
+        ...
+
+
+Rebind = Callable[[dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]]
+
+
+class Call:
+    """One governed call: its action, what to run, and the clock that times it.
+
+    `rebind` turns arguments that were changed by name into what is to be passed; `originals` are the arguments by
+    name before projection.
+    """
+
+    __slots__ = (
+        "action",
+        "args",
+        "definition",
+        "kwargs",
+        "model",
+        "originals",
+        "raise_on_redaction",
+        "rebind",
+        "respect_breakglass",
+        "resume_token",
+        "run",
+        "scope",
+        "started_ns",
+        "task_id",
+        "usage",
+    )
+
+    def __init__(
+        self,
+        action: Action,
+        scope: Scope,
+        run: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        originals: dict[str, Any],
+        rebind: Rebind,
+        definition: ToolDefinition | None = None,
+        raise_on_redaction: bool | None = None,
+        respect_breakglass: bool | None = None,
+        task_id: str = "",
+        resume_token: str = "",
+    ) -> None:
+        self.action = action
+        self.scope = scope
+        self.run = run
+        self.args = args
+        self.kwargs = kwargs
+        self.originals = originals
+        self.rebind = rebind
+        self.definition = definition
+        self.raise_on_redaction = scope.raise_on_redaction if raise_on_redaction is None else raise_on_redaction
+        self.respect_breakglass = scope.respect_breakglass if respect_breakglass is None else respect_breakglass
+        self.task_id = task_id or UUID_IDS.new("tsk")
+        self.resume_token = resume_token
+        self.started_ns = SYSTEM_CLOCK.monotonic_ns()
+        self.model = ""
+        self.usage: Usage | None = None
+
+    def request(self) -> DecisionRequest:
+        """Return the question to the plane."""
+        return DecisionRequest(
+            action=self.action,
+            session_id=self.scope.session_id,
+            task_id=self.task_id,
+            capabilities=CAPABILITIES,
+            definition=self.definition,
+            resume_token=self.resume_token,
+        )
+
+    def ending(
+        self,
+        status: str,
+        error: BaseException | None = None,
+        *,
+        scan: ScanResult | None = None,
+        result: Any = msgspec.UNSET,
+        opaque: bool = False,
+        **seen: Any,
+    ) -> Ending:
+        """Return how the call ended; `seen` is what a stream's scanner found."""
+        return Ending(
+            session_id=self.scope.session_id,
+            task_id=self.task_id,
+            status=status,
+            duration_us=(SYSTEM_CLOCK.monotonic_ns() - self.started_ns) // 1000,
+            error_type=type(error).__name__ if error is not None else "",
+            scan=scan,
+            result=result,
+            opaque=opaque,
+            model=self.model,
+            usage=self.usage,
+            **seen,
+        )
+
+
+def project_arguments(
+    name: str, arguments: dict[str, Any], encoders: Encoders
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return a call's arguments in JSON types, and which of them stood for richer ones.
+
+    Raises:
+        TapPassConfigError: an argument has no projection, so policy could not see what the tool would get.
+    """
+    types: dict[str, str] = {}
+    projected = {}
+    try:
+        for key, value in arguments.items():
+            if encoders and key in encoders:
+                types["/" + key] = "encoded"
+                value = encoders[key](value)
+            projected[key] = project(value, "/" + key, types, encoders)
+    except Unprojectable as error:
+        raise TapPassConfigError(
+            f"`{name}` was not run: argument `{error.where.split('/')[1]}` cannot be shown to policy ({error}); "
+            f"pass JSON types, or declare an encoder: @tool(encoders={{'{error.where.split('/')[1]}': ...}})"
+        ) from None
+    return projected, types
+
+
+def action_bytes(action: Action) -> bytes:
+    """Return the bytes that tell one action from another: same tool, same definition, same arguments.
+
+    Numbers count by value (120 equals 120.0); a projected value counts with its type.
+    """
+    return canonical(
+        (
+            action.kind,
+            action.name,
+            action.server,
+            action.definition_digest,
+            _by_value(action.arguments),
+            action.types,
+        )
+    )
+
+
+def _by_value(value: Any) -> Any:
+    if type(value) is float and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    if type(value) is dict:
+        return {key: _by_value(item) for key, item in value.items()}
+    if type(value) is list:
+        return [_by_value(item) for item in value]
+    return value
+
+
+def status_of(error: BaseException) -> str:
+    """Return how a call ended that ended with this error."""
+    if isinstance(error, GeneratorExit):
+        return ABANDONED
+    if isinstance(error, KeyboardInterrupt | SystemExit) or is_cancellation(error):
+        return CANCELLED
+    return FAILED
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Tell whether an error is asyncio's or trio's cancellation, without importing either."""
+    for module, name in (("asyncio", "CancelledError"), ("trio", "Cancelled")):
+        kind = getattr(sys.modules.get(module), name, None)
+        if kind is not None and isinstance(error, kind):
+            return True
+    return False
+
+
+def refused_with(decision: Decision) -> bool:
+    """Tell whether a decision is anything but a plain yes."""
+    return decision.outcome != "allow" or decision.refusal is not None

@@ -1,0 +1,93 @@
+"""The effects a flow may yield; a driver carries each out and sends its result back in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, Generic, TypeAlias, TypeVar, cast
+
+from tappass.wire.decisions import Decision, DecisionRequest
+from tappass.wire.endings import Ending, Settlement
+from tappass.wire.obligations import ScanResult
+
+T = TypeVar("T")
+
+
+class Effect(Generic[T]):
+    """Something only a driver can do; its result has type T."""
+
+    __slots__ = ()
+
+
+class Decide(Effect[Decision]):
+    """Ask the plane whether a call may run."""
+
+    __slots__ = ("request",)
+
+    def __init__(self, request: DecisionRequest) -> None:
+        self.request = request
+
+
+class Run(Effect[Any]):
+    """Call what was governed, with exactly these arguments."""
+
+    __slots__ = ("args", "call", "kwargs")
+
+    def __init__(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.call = call
+        self.args = args
+        self.kwargs = kwargs
+
+
+class Settle(Effect[Settlement]):
+    """Close the record of a call; shielded from cancellation and bounded in time."""
+
+    __slots__ = ("ending",)
+
+    def __init__(self, ending: Ending) -> None:
+        self.ending = ending
+
+
+class OpenScanner(Effect[Any]):
+    """Get a reader for a streamed result."""
+
+    __slots__ = ("scan",)
+
+    def __init__(self, scan: ScanResult) -> None:
+        self.scan = scan
+
+
+class Pull(Effect[Any]):
+    """Advance the governed stream: send it `sent`, or throw `error` into it; answers an item or `End`."""
+
+    __slots__ = ("error", "sent", "source")
+
+    def __init__(self, source: Any, sent: Any = None, error: BaseException | None = None) -> None:
+        self.source = source
+        self.sent = sent
+        self.error = error
+
+
+class Emit(Effect[Any]):
+    """Hand one item of a stream to the caller; answers what the caller sends back."""
+
+    __slots__ = ("item",)
+
+    def __init__(self, item: Any) -> None:
+        self.item = item
+
+
+class End:
+    """A stream's own end, with what it returned."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any = None) -> None:
+        self.value = value
+
+
+Flow: TypeAlias = Generator[Effect[Any], Any, T]
+
+
+def do(effect: Effect[T]) -> Flow[T]:
+    """Yield one effect and return its result, typed."""
+    return cast(T, (yield effect))

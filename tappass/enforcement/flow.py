@@ -1,0 +1,160 @@
+"""THE path of a governed call: decide, run, settle, written once as generators that do no I/O.
+
+The shape is httpx's `Auth.auth_flow`: a flow yields effects, a driver (sync or async) carries them out.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from tappass.enforcement.action import Call, action_bytes, refused_with, status_of
+from tappass.enforcement.effects import Decide, Emit, End, Flow, OpenScanner, Pull, Run, Settle, do
+from tappass.enforcement.latch import latch_key
+from tappass.enforcement.obligations import bounded, scan_of
+from tappass.enforcement.port import Scanner
+from tappass.enforcement.showing import Unrebuildable, rebuild, show
+from tappass.enforcement.verdicts import break_glass, redacted, refusal, withheld
+from tappass.errors import GovernanceDecision
+from tappass.wire.decisions import Decision
+from tappass.wire.endings import COMPLETED, FAILED, Settlement
+
+
+def enforce(call: Call) -> Flow[Any]:
+    """Govern one call: nothing runs before a durable yes, and what ran is settled.
+
+    Raises:
+        GovernanceDecision: the plane refused; nothing ran, or its result is withheld.
+        TapPassConnectionError: the decision could not be recorded; nothing ran.
+    """
+    decision = yield from admit(call)
+    try:
+        args, kwargs = bounded(call, decision)
+        result = yield from do(Run(call.run, args, kwargs))
+    except GeneratorExit:
+        raise  # the driver settles: a closing generator may not yield
+    except BaseException as error:
+        yield from do(Settle(call.ending(status_of(error), error)))  # never replaces `error`
+        raise
+    return (yield from settle(call, decision, result))
+
+
+def admit(call: Call) -> Flow[Decision]:
+    """Ask, and raise unless the answer is a plain yes. A refusal is on record before it is raised."""
+    latch = call.scope.latch
+    pipeline = call.scope.correlation.pipeline_uuid
+    if latch and (known := latch.find(latch_key(action_bytes(call.action), pipeline))) is not None:
+        raise copy.copy(known)
+    try:
+        decision = yield from do(Decide(call.request()))
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        # The answer may be on record although it never arrived; the plane ignores endings of what it never decided.
+        yield from do(Settle(call.ending(status_of(error), error)))
+        raise
+    refused: GovernanceDecision | None = None
+    if refused_with(decision):
+        refused = refusal(decision, call.action.name)
+    elif decision.break_glass is not None and not call.respect_breakglass:
+        refused = break_glass(decision, decision.break_glass, call.action.name)
+        yield from do(Settle(call.ending(FAILED, refused)))
+    if refused is None:
+        return decision
+    keep(call, refused)
+    raise refused
+
+
+def keep(call: Call, error: GovernanceDecision) -> None:
+    """Latch a refusal on the call's session."""
+    if (latch := call.scope.latch) is not None:
+        latch.keep(latch_key(action_bytes(call.action), call.scope.correlation.pipeline_uuid), error)
+
+
+def settle(call: Call, decision: Decision, result: Any) -> Flow[Any]:
+    """Close the record of a call that completed; return its result, redacted where the plane says so."""
+    scan = scan_of(decision)
+    if scan is None:
+        yield from do(Settle(call.ending(COMPLETED)))
+        return result
+    shown, opaque = show(result)
+    settlement = yield from do(Settle(call.ending(COMPLETED, scan=scan, result=shown, opaque=opaque)))
+    return released(call, decision, settlement, result)
+
+
+def released(call: Call, decision: Decision, settlement: Settlement, result: Any) -> Any:
+    """Return what may be seen of a result.
+
+    Raises:
+        PolicyBlockError: nothing of it may.
+        RedactionApplied: the caller asked for an error rather than a redacted value.
+    """
+    name, ids = call.action.name, decision.correlation
+    if settlement.withheld_by:
+        raise withheld(settlement, name, ids)
+    if not settlement.redactions:
+        return result
+    try:
+        clean = rebuild(result, settlement.redactions)
+    except Unrebuildable as error:
+        reason = f"its result holds what must be redacted inside a {error}, which cannot be rebuilt"
+        raise withheld(Settlement(withheld_by="result-not-redactable", reason=reason), name, ids) from None
+    if call.raise_on_redaction:
+        raise redacted(settlement.redactions, clean, name, ids, ran=True)
+    return clean
+
+
+def enforce_stream(call: Call) -> Flow[Any]:
+    """Govern one call whose result is an iterator: decided before it starts, scanned as it goes, settled at its end."""
+    decision = yield from admit(call)
+    scanner: Scanner | None = None
+    try:
+        args, kwargs = bounded(call, decision)
+        if (scan := scan_of(decision)) is not None:
+            scanner = yield from do(OpenScanner(scan))
+        source = yield from do(Run(call.run, args, kwargs))
+        value = yield from pump(call, decision, source, scanner)
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        yield from do(Settle(call.ending(status_of(error), error, **seen(scanner))))
+        raise
+    yield from do(Settle(call.ending(COMPLETED, **seen(scanner))))
+    return value
+
+
+def pump(call: Call, decision: Decision, source: Any, scanner: Scanner | None) -> Flow[Any]:
+    """Move items from a source to the caller until it ends, both ways: what the caller sends or throws goes in."""
+    pull = Pull(source)
+    while not isinstance(item := (yield from do(pull)), End):
+        if scanner is not None:
+            item = yield from scanned(call, decision, item, scanner)
+        try:
+            sent = yield from do(Emit(item))
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            pull = Pull(source, error=error)
+        else:
+            pull = Pull(source, sent)
+    if scanner is not None and (rest := scanner.finish()):
+        yield from do(Emit(rest))
+    return item.value
+
+
+def scanned(call: Call, decision: Decision, item: Any, scanner: Scanner) -> Flow[Any]:
+    """Return what may be seen of one item; text that is held back goes out before an item of another type."""
+    if type(item) is str:
+        text = scanner.feed(item)
+        if call.raise_on_redaction and scanner.redactions:
+            raise redacted(scanner.redactions, text, call.action.name, decision.correlation, ran=True)
+        return text
+    if rest := scanner.finish():
+        yield from do(Emit(rest))
+    shown, opaque = show(item)
+    return released(call, decision, scanner.inspect(shown, opaque=opaque), item)
+
+
+def seen(scanner: Scanner | None) -> dict[str, Any]:
+    """Return what a stream's scanner found, as fields of an ending."""
+    return {} if scanner is None else {"findings": scanner.findings}

@@ -1,0 +1,56 @@
+"""Carrying out what a decision obliges us to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tappass.enforcement.action import Call
+from tappass.enforcement.showing import Unrebuildable, rebuild
+from tappass.enforcement.verdicts import redacted, unknown_obligation
+from tappass.errors import PolicyBlockError
+from tappass.wire.decisions import Decision
+from tappass.wire.obligations import RedactArguments, ScanResult
+
+
+def bounded(call: Call, decision: Decision) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments a call may run with, obligations on them carried out.
+
+    Raises:
+        PolicyBlockError: an obligation is unknown, or cannot be carried out on these arguments.
+        RedactionApplied: something had to be redacted and the caller asked for an error instead.
+    """
+    changed: dict[str, Any] = {}
+    for obligation in decision.obligations:
+        match obligation:
+            case ScanResult():
+                pass  # after the call
+            case RedactArguments():
+                changed.update(_redacted(call, obligation, decision))
+            case _:
+                raise unknown_obligation(obligation, call.action.name, decision.correlation)
+    if not changed:
+        return call.args, call.kwargs
+    if call.raise_on_redaction:
+        redactions = tuple(r for o in decision.obligations if isinstance(o, RedactArguments) for r in o.redactions)
+        raise redacted(redactions, changed, call.action.name, decision.correlation, ran=False)
+    return call.rebind(changed)
+
+
+def _redacted(call: Call, obligation: RedactArguments, decision: Decision) -> dict[str, Any]:
+    try:
+        touched = {r.where.split("/")[1].removesuffix("~key") for r in obligation.redactions}
+        clean = rebuild(call.originals, obligation.redactions)
+    except (Unrebuildable, IndexError) as error:
+        reason = f"holds what must be redacted inside a {error}, which cannot be rebuilt"
+        raise PolicyBlockError(
+            f"`{call.action.name}` {reason}; nothing ran; see {decision.correlation.audit_url}",
+            blocked_by="argument-not-redactable",
+            reason=reason,
+            correlation=decision.correlation,
+        ) from None
+    return {name: value for name, value in clean.items() if name in touched}
+
+
+def scan_of(decision: Decision) -> ScanResult | None:
+    """Return the obligation that a result is under, if any."""
+    return next((o for o in decision.obligations if isinstance(o, ScanResult)), None)

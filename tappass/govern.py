@@ -1,0 +1,38 @@
+"""govern([...]): callables in, the same kinds out, each call governed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from tappass.decorators import govern_callable
+from tappass.enforcement.projection import Encoders
+from tappass.session.session import Options
+
+T = TypeVar("T")
+
+
+def govern(
+    tools: Iterable[T],
+    *,
+    url: str | None = None,
+    api_key: str | None = None,
+    encoders: Encoders | None = None,
+    raise_on_redaction: bool | None = None,
+    respect_breakglass: bool | None = None,
+) -> list[T]:
+    """Govern a list of tools: what comes out is of the same kind, in the same order.
+
+    Args:
+        tools: functions, coroutine functions, generators, methods, partials, callable objects.
+        url: the plane that decides, if not the active session's.
+        api_key: the key for that url, and for no other.
+        encoders: how to show values that have no JSON projection, by argument name or by type.
+        raise_on_redaction: raise RedactionApplied instead of handing over a redacted value.
+        respect_breakglass: go on under an emergency override instead of raising BreakGlassActive.
+
+    Raises:
+        TapPassConfigError: a tool cannot be governed on every path by which it can be called; the message names it.
+    """
+    options = Options(raise_on_redaction=raise_on_redaction, respect_breakglass=respect_breakglass)
+    return [govern_callable(tool, None, url, api_key, encoders or {}, options) for tool in tools]

@@ -1,0 +1,80 @@
+"""The transparent proxy around an object that is called."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import wrapt
+
+from tappass.scopes import UnitOfWork, around
+from tappass.toolspec import ToolSpec
+
+
+class GovernedCallable(wrapt.ObjectProxy[Any]):
+    """An object whose `__call__` is governed; everything else about it is as it was.
+
+    Copies and pickles are governed too.
+    """
+
+    def __init__(self, wrapped: Any, spec: ToolSpec, driven: Callable[..., Any]) -> None:
+        super().__init__(wrapped)
+        self._self_spec = spec
+        self._self_driven = driven
+
+    @property
+    def __tappass__(self) -> ToolSpec:
+        return self._self_spec
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._self_driven(*args, **kwargs)
+
+    def __copy__(self) -> GovernedCallable:
+        return govern_again(copy.copy(self.__wrapped__), *_options(self._self_spec))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GovernedCallable:
+        return govern_again(copy.deepcopy(self.__wrapped__, memo), *_options(self._self_spec))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return govern_again, (self.__wrapped__, *_options(self._self_spec))
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return self.__reduce__()
+
+
+class SessionCallable(wrapt.ObjectProxy[Any]):
+    """An object with a session around each of its calls; copies and pickles are as the original."""
+
+    def __init__(self, wrapped: Any, again: Callable[[], UnitOfWork]) -> None:
+        super().__init__(wrapped)
+        self._self_again = again
+        self._self_call = around(type(wrapped).__call__, again)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._self_call(self.__wrapped__, *args, **kwargs)
+
+    def __copy__(self) -> SessionCallable:
+        return SessionCallable(copy.copy(self.__wrapped__), self._self_again)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SessionCallable:
+        return SessionCallable(copy.deepcopy(self.__wrapped__, memo), self._self_again)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SessionCallable, (self.__wrapped__, self._self_again)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return self.__reduce__()
+
+
+def _options(spec: ToolSpec) -> tuple[Any, ...]:
+    # Not the key: a pickle may go anywhere, a key only to its server.
+    return spec.name, spec.url, spec.encoders, spec.options
+
+
+def govern_again(wrapped: Any, name: str, url: str | None, encoders: Any, options: Any) -> GovernedCallable:
+    """Govern a copy as its original was; the key comes from the environment of the process it runs in."""
+    from tappass.decorators import govern_callable
+
+    governed: GovernedCallable = govern_callable(wrapped, name, url, None, encoders, options)
+    return governed

@@ -1,0 +1,51 @@
+"""Where am I? One ContextVar for the active session."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import ParamSpec, TypeVar
+
+from tappass.session.session import Session
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_active: ContextVar[Session | None] = ContextVar("tappass_session", default=None)
+
+
+def current_session() -> Session | None:
+    """Return the active session, or None outside any.
+
+    Tasks and `anyio.to_thread` inherit it; a bare executor or thread does not, see `carry`.
+    """
+    return _active.get()
+
+
+def enter(session: Session | None) -> Session | None:
+    """Make a session the active one; return the one before, to be restored by `enter` again.
+
+    By value, not by token: a generator may be closed in another context than it was started in.
+    """
+    before = _active.get()
+    _active.set(session)
+    return before
+
+
+def carry(function: Callable[P, R]) -> Callable[P, R]:
+    """Return a function that runs in the session that is active now, on whatever thread it is called.
+
+    For `ThreadPoolExecutor.submit` and `threading.Thread`, which do not carry context by themselves.
+    """
+    session = _active.get()
+
+    @functools.wraps(function)
+    def carried(*args: P.args, **kwargs: P.kwargs) -> R:
+        before = enter(session)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            enter(before)
+
+    return carried

@@ -1,0 +1,93 @@
+"""The process's registry: its planes by url, its open sessions by id, its implicit sessions by plane."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import threading
+from collections.abc import Callable
+
+from tappass.enforcement.port import Plane
+from tappass.errors import TapPassError
+from tappass.session.session import COMPLETED, Options, Session, session_from
+from tappass.wire.sessions import Opening
+
+
+class Registry:
+    """What this process has open. Fork: correlation stays, locks are new; planes look after their connections."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._planes: dict[str, Plane] = {}
+        self._sessions: dict[str, Session] = {}
+        self._implicit: dict[str, Session] = {}
+        self._armed = False
+
+    def _after_fork(self) -> None:
+        self._lock = threading.RLock()
+        # Another process opened it and will close it: this one's own calls belong to one of its own.
+        self._implicit.clear()
+
+    def plane(self, url: str, make: Callable[[], Plane]) -> Plane:
+        """Return the plane of that name, made once per process."""
+        with self._lock:
+            if not self._armed:
+                # Not at import: that must stay free of side effects.
+                os.register_at_fork(after_in_child=self._after_fork)
+                atexit.register(self.shutdown)
+                self._armed = True
+            if url not in self._planes:
+                self._planes[url] = make()
+            return self._planes[url]
+
+    def forget_plane(self, url: str) -> None:
+        """Let go of a plane and shut it down; the next `plane` makes a new one."""
+        with self._lock:
+            plane = self._planes.pop(url, None)
+            implicit = self._implicit.pop(url, None)
+        if plane is not None:
+            _close(implicit)
+            plane.shutdown()
+
+    def add(self, session: Session) -> None:
+        """Note an open session."""
+        self._sessions[session.session_id] = session
+
+    def discard(self, session: Session) -> None:
+        """Forget a closed session."""
+        self._sessions.pop(session.session_id, None)
+
+    def session(self, session_id: str) -> Session | None:
+        """Return an open session of this process by id."""
+        return self._sessions.get(session_id)
+
+    def implicit(self, plane: Plane) -> Session:
+        """Return the session for calls outside any, opened at the first such call.
+
+        It latches no refusals: it lives as long as the process.
+        """
+        url = plane.sync.url
+        found = self._implicit.get(url)
+        if found is not None:
+            return found
+        with self._lock:
+            if url not in self._implicit:
+                record = plane.sync.open(Opening(name="implicit", kind="implicit", implicit=True))
+                self._implicit[url] = session_from(record, plane, Options(), latch=None)
+            return self._implicit[url]
+
+    def shutdown(self) -> None:
+        """Close implicit sessions and shut every plane down; at exit, and between tests."""
+        for url in list(self._planes):
+            self.forget_plane(url)
+
+
+def _close(session: Session | None) -> None:
+    if session is not None:
+        # At exit there is nobody to tell; the record shows the session as still open.
+        with contextlib.suppress(TapPassError):
+            session.plane.sync.close(session.session_id, COMPLETED)
+
+
+registry = Registry()

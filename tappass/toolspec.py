@@ -1,0 +1,168 @@
+"""A governed tool: its name, its definition, and how its calls become actions."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import threading
+import typing
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from tappass.enforcement.action import Call, project_arguments
+from tappass.enforcement.projection import Encoders
+from tappass.enforcement.signature import CallSignature
+from tappass.errors import TapPassConfigError
+from tappass.session.session import Options, Session
+from tappass.wire.codec import canonical
+from tappass.wire.decisions import Action, ToolDefinition
+
+MARK = "__tappass__"
+
+
+def is_function(target: object) -> bool:
+    """Tell whether a callable has no other way in than being called."""
+    return inspect.isroutine(target) or isinstance(target, functools._lru_cache_wrapper)
+
+
+@dataclass(slots=True, kw_only=True, eq=False, weakref_slot=True)
+class ToolSpec:
+    """What is known of one governed tool; `url` and `api_key` name its plane if it insists on one."""
+
+    name: str
+    function: Callable[..., Any]
+    signature: CallSignature
+    encoders: Encoders
+    options: Options
+    url: str | None = None
+    api_key: str | None = None
+    server: str = ""
+    _definition: ToolDefinition | None = None
+    _digest: str = ""
+    _governed: weakref.WeakSet[Any] = field(default_factory=weakref.WeakSet)
+
+    def covers(self, function: object) -> bool:
+        """Tell whether this very callable is governed by this spec, rather than merely copied its attributes."""
+        return any(function is known for known in self._governed)
+
+    def cover(self, function: Any) -> None:
+        """Note a callable that this spec governs."""
+        self._governed.add(function)
+
+    def definition(self) -> ToolDefinition:
+        """Return the tool's whole definition, read from its source once."""
+        if self._definition is None:
+            self._definition = definition_of(self)
+            self._digest = hashlib.sha256(canonical(self._definition)).hexdigest()
+        return self._definition
+
+    def call(self, session: Session, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        """Return the call of this tool with these arguments.
+
+        Raises:
+            TypeError: the arguments do not fit the signature.
+            TapPassConfigError: an argument cannot be shown to policy.
+        """
+        originals = self.signature.bind(args, kwargs)
+        arguments, types = project_arguments(self.name, originals, self.encoders)
+        definition = self._definition or self.definition()
+        action = Action(
+            kind="tool",
+            name=self.name,
+            arguments=arguments,
+            types=types,
+            server=self.server,
+            definition_digest=self._digest,
+        )
+        return Call(
+            action,
+            session,
+            self.function,
+            args,
+            kwargs,
+            originals=originals,
+            rebind=lambda changed: self.signature.rebind(args, kwargs, changed),
+            definition=definition,
+            raise_on_redaction=self.options.raise_on_redaction,
+            respect_breakglass=self.options.respect_breakglass,
+        )
+
+
+_names: dict[str, tuple[str, weakref.ref[Any]]] = {}
+_names_lock = threading.Lock()
+
+
+def claim(spec: ToolSpec) -> ToolSpec:
+    """Register a tool's name for this process.
+
+    The same function defined again (a reloaded module, a notebook cell) takes its name over.
+
+    Raises:
+        TapPassConfigError: another living function has that name, so a rule for it would mean both.
+    """
+    origin = f"{spec.function.__module__}.{getattr(spec.function, '__qualname__', spec.name)}"
+    with _names_lock:
+        other, owner = _names.get(spec.name, ("", None))
+        if owner is not None and other != origin and owner() is not None:
+            raise TapPassConfigError(
+                f"two tools are called `{spec.name}`: {other} and {origin}; a rule for one would rule both; "
+                f'give one another name: @tool(name="...")'
+            )
+        _names[spec.name] = (origin, weakref.ref(spec))
+    return spec
+
+
+def release_names() -> None:
+    """Forget all names; between tests."""
+    with _names_lock:
+        _names.clear()
+
+
+def definition_of(spec: ToolSpec) -> ToolDefinition:
+    """Return a Python tool's whole definition: its source counts, not its bytecode."""
+    function = inspect.unwrap(spec.function)
+    try:
+        source = inspect.getsource(function)
+    except (OSError, TypeError):
+        source = ""  # built in, or typed at a prompt
+    return ToolDefinition(
+        name=spec.name,
+        description=inspect.getdoc(spec.function) or "",
+        parameters=_schema(spec),
+        arguments=spec.signature.names,
+        open_arguments=spec.signature.is_open,
+        source_digest=hashlib.sha256(source.encode()).hexdigest() if source else "",
+        package=(getattr(function, "__module__", None) or "").partition(".")[0],
+        server=spec.server,
+    )
+
+
+def _schema(spec: ToolSpec) -> dict[str, Any]:
+    """Return a JSON schema of the parameters; a hint that has none allows anything."""
+    try:
+        hints = typing.get_type_hints(inspect.unwrap(spec.function))
+    except Exception:
+        hints = {}
+    parameters = spec.signature.full.parameters
+    properties = {name: _property(hints.get(name)) for name in spec.signature.names}
+    plain = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    required = [n for n in spec.signature.names if parameters[n].default is inspect.Parameter.empty]
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [name for name in required if parameters[name].kind not in plain],
+    }
+
+
+def _property(hint: Any) -> dict[str, Any]:
+    if hint is None:
+        return {}
+    try:
+        return msgspec.json.schema(hint)
+    except Exception:
+        return {}
