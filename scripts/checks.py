@@ -35,7 +35,7 @@ def pytest_runs(arguments: list[str]) -> dict[str, list[str]]:
     """The pytest commands: as the caller asks, or all of it, with what needs the machine to itself at the end."""
     if arguments:
         return {"tests": [*PYTHON, "pytest", *arguments]}
-    spread = ["-n", "2", "--dist", "worksteal"]
+    spread = ["-n", "2", "--dist", "loadgroup"]
     return {
         "tests": [*PYTHON, "pytest", *spread, "-m", "not alone"],
         "tests alone": [*PYTHON, "pytest", "-n", "0", "-m", "alone"],

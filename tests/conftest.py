@@ -1,0 +1,36 @@
+"""What every test gets: both event loops, a home and a working directory of its own, the same random examples in CI."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+# For tests that call installers: their caches and settings lie in the real home.
+OUTSIDE = {name: value for name, value in os.environ.items() if not name.startswith(("TAPPASS_", "PYTEST_", "COV_"))}
+
+hypothesis.settings.register_profile("developer", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None, print_blob=True)
+hypothesis.settings.load_profile("ci" if "CI" in os.environ else "developer")
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def _own_home_and_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody's settings reach a test, and no test reaches anybody's: not ~/.config, not a key, not a model account."""
+    for name in os.environ:
+        if name.startswith(("TAPPASS_", "XDG_")) or name.endswith("_API_KEY"):
+            monkeypatch.delenv(name)
+    home, directory = tmp_path / "home", tmp_path / "project"
+    home.mkdir()
+    directory.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
+    monkeypatch.chdir(directory)

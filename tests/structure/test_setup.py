@@ -1,0 +1,125 @@
+"""What scripts/setup decides: which settings of the machine count, when it runs again, what it does without ensurepip."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.conftest import OUTSIDE
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def bootstrap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    """The script as a module that works on an empty checkout in `tmp_path`."""
+    spec = importlib.util.spec_from_file_location("bootstrap", ROOT / "scripts" / "bootstrap.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    root = tmp_path / "a checkout"
+    root.mkdir()
+    monkeypatch.setattr(module, "ROOT", root)
+    monkeypatch.setattr(module, "VENV", root / ".venv")
+    monkeypatch.setattr(module, "PYTHON", root / ".venv" / "bin" / "python")
+    monkeypatch.setattr(module, "STAMP", root / ".venv" / "setup.stamp")
+    for name in ("requirements.lock", "requirements-model.lock", "pyproject.toml"):
+        (root / name).write_text((ROOT / name).read_text())
+    monkeypatch.setattr(module, "LOCK", root / "requirements.lock")
+    monkeypatch.setattr(module, "MODEL_LOCK", root / "requirements-model.lock")
+    monkeypatch.setattr(module, "ENV", {**OUTSIDE, "PIP_DISABLE_PIP_VERSION_CHECK": "1"})
+    return module
+
+
+def test_where_to_install_is_not_the_machines_to_say(bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "PIP_TARGET",
+        "PIP_PREFIX",
+        "PIP_NO_BINARY",
+        "PIP_CONSTRAINT",
+        "UV_SYSTEM_PYTHON",
+        "UV_PYTHON",
+        "UV_TARGET",
+    ):
+        monkeypatch.setenv(name, "1")
+    for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX"):
+        monkeypatch.setenv(name, "elsewhere")
+    monkeypatch.setenv("PIP_USER", "1")
+    env = bootstrap.clean_environment()
+    assert not {name for name in env if name.startswith(("PYTHON", "VIRTUAL_ENV", "CONDA_PREFIX"))}
+    assert not {name for name in env if name.endswith(("TARGET", "PREFIX", "BINARY", "CONSTRAINT", "_PYTHON"))}
+    assert (env["PIP_USER"], env["PIP_REQUIRE_VIRTUALENV"]) == ("0", "0")
+
+
+def test_how_to_reach_an_index_is_the_machines_to_say(bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("UV_DEFAULT_INDEX", raising=False)
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    given = {
+        "PIP_INDEX_URL": "http://mirror.test/simple",
+        "PIP_CERT": "ca.pem",
+        "PIP_FIND_LINKS": "wheels",
+        "UV_CACHE_DIR": "c",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    env = bootstrap.clean_environment()
+    assert env.items() >= given.items()
+    assert (env["UV_DEFAULT_INDEX"], env["SSL_CERT_FILE"]) == ("http://mirror.test/simple", "ca.pem")
+
+
+def test_an_unchanged_checkout_is_ready_and_a_changed_or_moved_one_is_not(
+    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(bootstrap.EXPLICIT_PYTHON, raising=False)
+    assert not bootstrap.is_ready()
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", bootstrap.VENV], check=True)
+    bootstrap.STAMP.write_text(bootstrap.wanted())
+    assert bootstrap.is_ready()
+    moved = bootstrap.ROOT.with_name("moved")
+    with monkeypatch.context() as patch:
+        patch.setattr(bootstrap, "ROOT", moved)
+        assert not bootstrap.is_ready()
+    bootstrap.LOCK.write_text(bootstrap.LOCK.read_text() + "\n")
+    assert not bootstrap.is_ready()
+
+
+def test_without_ensurepip_the_machines_pip_brings_the_locked_one(
+    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if subprocess.run([sys._base_executable, "-m", "pip", "--version"], capture_output=True, check=False).returncode:  # type: ignore[attr-defined]
+        pytest.skip("this test's own base Python has no pip")
+    works = bootstrap.works
+    no_ensurepip = lambda *command: works(*command) if "venv" not in command else False  # noqa: E731
+    monkeypatch.setattr(bootstrap, "works", no_ensurepip)
+    bootstrap.make_venv()
+    shown = subprocess.check_output([bootstrap.PYTHON, "-m", "pip", "--version"], text=True, env=OUTSIDE)
+    assert str(bootstrap.VENV) in shown
+
+
+def test_a_failed_step_says_which_and_what_to_do(
+    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bootstrap, "base_python", lambda: "/no/such/python")
+    assert bootstrap.main() == 1
+    said = capsys.readouterr().err
+    assert "/no/such/python" in said
+    assert "run it again" in said
+
+
+def test_a_machine_without_a_fitting_python_is_told_so(tmp_path: Path) -> None:
+    for tool in ("dirname", "sh"):
+        (tmp_path / tool).symlink_to(f"/bin/{tool}" if Path(f"/bin/{tool}").exists() else f"/usr/bin/{tool}")
+    old = tmp_path / "python3"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    done = subprocess.run(["/bin/sh", ROOT / "scripts" / "setup"], env={"PATH": os.fspath(tmp_path)},
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 1
+    assert "no Python >= 3.11 found" in done.stderr
