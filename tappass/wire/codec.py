@@ -8,7 +8,8 @@ import msgspec
 
 T = TypeVar("T")
 
-_canonical = msgspec.json.Encoder(order="deterministic")
+# "sorted", not "deterministic": the latter leaves struct fields in declared order, which RFC 8785 does not.
+_canonical = msgspec.json.Encoder(order="sorted")
 _plain = msgspec.json.Encoder()
 
 

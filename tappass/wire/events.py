@@ -7,19 +7,28 @@ import msgspec
 LEAF_VERSION = 1
 
 
-class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
+def _version() -> int:
+    return LEAF_VERSION
+
+
+class AuditEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What happened, without its content: leaf version 1.
 
     Serialised by `codec.canonical`: no floats, integers below 2^53, ASCII keys, so those bytes equal RFC 8785.
+    An absent member is the empty value of its type (`""`, `0`, `[]`, `{}`, `null`); every default here is that value,
+    so a reader needs no table of defaults. `v` and `seq` are always written (their defaults are factories, which
+    `omit_defaults` leaves alone), `log_id`, `epoch`, `at`, `type`, `org_id` and `project_id` are never empty.
+
     `content` is the SHA-256 (hex) of a 32-byte salt followed by the stored content bytes, or null where none is
     stored; `seq` counts from 0 without gaps within `log_id` and `epoch` grows when a log is restored or forked.
-    `at` is RFC 3339, UTC, microseconds. `rules` and `findings` are sorted (`EMAIL:2` is two addresses).
+    `at` is RFC 3339, UTC, microseconds: when it happened, which for an ending may be earlier than its place in the
+    log. `rules` and `findings` are sorted (`EMAIL:2` is two addresses). `tokens` is prompt and completion, or empty.
     """
 
-    v: int = LEAF_VERSION
+    v: int = msgspec.field(default_factory=_version)
     log_id: str = ""
     epoch: int = 0
-    seq: int = 0
+    seq: int = msgspec.field(default_factory=int)
     at: str
     type: str
     org_id: str
@@ -49,7 +58,7 @@ class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
     error_type: str = ""
     duration_us: int = 0
     model: str = ""
-    tokens: tuple[int, int] = (0, 0)
+    tokens: tuple[int, ...] = ()
     budgets: tuple[str, ...] = ()
     traceparent: str = ""
     details: dict[str, str] = {}

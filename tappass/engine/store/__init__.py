@@ -1,0 +1,1 @@
+"""Where everything is kept: rows, and the log's leaves, written together."""

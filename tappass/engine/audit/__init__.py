@@ -1,0 +1,1 @@
+"""The verifiable log: tree hashing, keys, checkpoints, export and offline verification."""

@@ -1,0 +1,17 @@
+"""Everything the first release and the next need: tenants, sessions, the log, policy, people."""
+
+from __future__ import annotations
+
+from alembic import op
+
+from tappass.engine.store.migrate import revision_sql
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    """Create every table."""
+    for statement in revision_sql(revision, op.get_bind().dialect.name).split(";\n"):
+        if statement.strip():
+            op.execute(statement)

@@ -1,0 +1,218 @@
+"""What can be asked of a store: on a connection of its own, in pages, so that nothing ever waits for a reader."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from tappass.engine.store.connection import Link
+from tappass.engine.store.outage import cannot_read, is_outage
+from tappass.wire.events import AuditEvent
+
+DEFAULT_ORG, DEFAULT_PROJECT = "org_default", "prj_default"
+
+Rows = list[tuple[Any, ...]]
+
+_decode_event = msgspec.json.Decoder(AuditEvent).decode
+_PAGE = 1000
+
+
+class LogHead(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a log stands; `frontier` as in `audit.merkle`."""
+
+    log_no: int
+    log_id: str
+    org_id: str
+    epoch: int
+    size: int
+    frontier: bytes
+
+
+class SessionRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A session as the database holds it; `open_calls` counts its decisions without an ending."""
+
+    session_id: str
+    parent: str
+    agent_uuid: str
+    pipeline_uuid: str
+    kind: str
+    name: str
+    mode: str
+    tier: str
+    status: str
+    implicit: int
+    opened_at: str
+    closed_at: str
+    opened_seq: int | None
+    closed_seq: int | None
+    open_calls: int
+
+
+class OpenCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that was decided and has no ending yet: still running, or lost in a crash."""
+
+    task_id: str
+    session_id: str
+    decided_seq: int
+
+
+_SESSION = (
+    "SELECT session_id, parent, agent_uuid, pipeline_uuid, kind, name, mode, tier, status, implicit, opened_at,"
+    " closed_at, opened_seq, closed_seq, (SELECT count(*) FROM call WHERE call.session_id = session.session_id"
+    " AND ended_seq IS NULL) FROM session"
+)
+_FILTERS = ("session_id", "task_id", "agent_uuid", "pipeline_uuid", "type")
+
+
+class Reader:
+    """Questions to one store."""
+
+    def __init__(self, link: Link, instead: Callable[[str, tuple[object, ...]], Rows] | None) -> None:
+        self._link, self._instead = link, instead
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+
+    def query(self, sql: str, params: Sequence[object] = ()) -> Rows:
+        """Return all rows of a SELECT (`?` parameters).
+
+        Raises:
+            TapPassConnectionError: the database cannot be read.
+        """
+        if self._instead is not None:
+            return self._instead(sql, tuple(params))
+        with self._lock:
+            try:
+                if self._connection is None:
+                    self._connection = self._link.connect()
+                    self._connection.execute("PRAGMA query_only = 1")
+                return self._connection.execute(sql, params).fetchall()
+            except sqlite3.Error as error:
+                if not is_outage(error):
+                    raise
+                self._close()
+                raise cannot_read(self._link.path, error) from error
+
+    def events(
+        self,
+        *,
+        org_id: str = DEFAULT_ORG,
+        session_id: str = "",
+        task_id: str = "",
+        agent_uuid: str = "",
+        pipeline_uuid: str = "",
+        type: str = "",  # noqa: A002 - the name of the field
+        after: int = -1,
+        limit: int = 200,
+    ) -> list[AuditEvent]:
+        """Return the next events of a log in order, those beyond `after`, that match every filter given."""
+        given = (session_id, task_id, agent_uuid, pipeline_uuid, type)
+        wanted = [(name, value) for name, value in zip(_FILTERS, given, strict=True) if value]
+        if task_id and not session_id:
+            # A task is found through its session, which is indexed.
+            row = self.query("SELECT session_id FROM call WHERE task_id = ?", (task_id,))
+            wanted += [("session_id", row[0][0])] if row else []
+        clauses = "".join(f" AND {name} = ?" for name, _ in wanted)
+        sql = (
+            "SELECT bytes FROM leaf WHERE log_no = (SELECT log_no FROM log WHERE org_id = ?) AND seq > ?"  # noqa: S608
+            f"{clauses} ORDER BY seq LIMIT ?"
+        )
+        rows = self.query(sql, (org_id, after, *(value for _, value in wanted), limit))
+        return [_decode_event(row[0]) for row in rows]
+
+    def leaves(
+        self, *, org_id: str = DEFAULT_ORG, start: int = 0, end: int | None = None
+    ) -> Iterator[tuple[int, bytes]]:
+        """Yield `(seq, bytes)` as stored, from `start` up to and without `end`, a page at a time."""
+        head = self.head(org_id)
+        if head is None:
+            return
+        stop = head.size if end is None else min(end, head.size)
+        sql = "SELECT seq, bytes FROM leaf WHERE log_no = ? AND seq >= ? AND seq < ? ORDER BY seq LIMIT ?"
+        while start < stop:
+            rows = self.query(sql, (head.log_no, start, stop, _PAGE))
+            yield from rows
+            if len(rows) < _PAGE:
+                return
+            start = rows[-1][0] + 1
+
+    def contents(
+        self, *, org_id: str = DEFAULT_ORG, start: int = 0, end: int | None = None
+    ) -> dict[int, tuple[bytes, bytes]]:
+        """Return `seq -> (salt, body)` of the contents still stored in a stretch of the log."""
+        sql = (
+            "SELECT seq, salt, body FROM content WHERE log_no = (SELECT log_no FROM log WHERE org_id = ?)"
+            " AND seq >= ? AND seq < ?"
+        )
+        rows = self.query(sql, (org_id, start, (1 << 62) if end is None else end))
+        return {seq: (salt, body) for seq, salt, body in rows}
+
+    def content(self, seq: int, *, org_id: str = DEFAULT_ORG) -> bytes | None:
+        """Return the stored content of one event; None if none was stored or it was erased."""
+        found = self.contents(org_id=org_id, start=seq, end=seq + 1).get(seq)
+        return found[1] if found else None
+
+    def head(self, org_id: str = DEFAULT_ORG) -> LogHead | None:
+        """Return where an organisation's log stands; None before its first event."""
+        heads = [head for head in self.heads() if head.org_id == org_id]
+        return heads[0] if heads else None
+
+    def heads(self) -> list[LogHead]:
+        """Return where every log stands."""
+        rows = self.query("SELECT log_no, log_id, org_id, epoch, size, frontier FROM log ORDER BY log_no")
+        return [LogHead(**dict(zip(LogHead.__struct_fields__, row, strict=True))) for row in rows]
+
+    def checkpoints(self, *, org_id: str = DEFAULT_ORG) -> list[str]:
+        """Return the signed checkpoints of a log, oldest first."""
+        sql = "SELECT note FROM checkpoint WHERE log_no = (SELECT log_no FROM log WHERE org_id = ?) ORDER BY size"
+        return [row[0] for row in self.query(sql, (org_id,))]
+
+    def sessions(
+        self, *, org_id: str = DEFAULT_ORG, agent_uuid: str = "", before: str = "", limit: int = 50
+    ) -> list[SessionRow]:
+        """Return sessions, newest first; `before` is the `opened_at` of the last one of the page before."""
+        sql = (
+            f"{_SESSION} WHERE org_id = ? AND (? = '' OR agent_uuid = ?) AND (? = '' OR opened_at < ?)"
+            " ORDER BY opened_at DESC, session_id DESC LIMIT ?"
+        )
+        return [_session(row) for row in self.query(sql, (org_id, agent_uuid, agent_uuid, before, before, limit))]
+
+    def session(self, session_id: str) -> SessionRow | None:
+        """Return one session, or None."""
+        rows = self.query(f"{_SESSION} WHERE session_id = ?", (session_id,))
+        return _session(rows[0]) if rows else None
+
+    def open_calls(self, *, session_id: str = "", limit: int = 1000) -> list[OpenCall]:
+        """Return calls without an ending, oldest first, of one session or of all."""
+        sql = (
+            "SELECT task_id, session_id, decided_seq FROM call WHERE ended_seq IS NULL AND (? = '' OR session_id = ?)"
+            " ORDER BY decided_seq LIMIT ?"
+        )
+        rows = self.query(sql, (session_id, session_id, limit))
+        return [OpenCall(task_id=row[0], session_id=row[1], decided_seq=row[2]) for row in rows]
+
+    def close(self) -> None:
+        """Let go of the connection; the next question opens another."""
+        with self._lock:
+            self._close()
+
+    def before_fork(self) -> None:
+        """Close the connection and hold the lock."""
+        self._lock.acquire()
+        self._close()
+
+    def after_fork(self) -> None:
+        """Go on, on either side."""
+        self._lock = threading.Lock()
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+def _session(row: tuple[Any, ...]) -> SessionRow:
+    return SessionRow(**dict(zip(SessionRow.__struct_fields__, row, strict=True)))

@@ -1,0 +1,111 @@
+"""One transaction: the rows and the leaves that are written together or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from tappass.engine.audit.merkle import push
+from tappass.engine.store.outage import went_back
+from tappass.wire.codec import canonical
+from tappass.wire.events import AuditEvent
+from tappass.wire.ids import Clock, Ids, rfc3339
+
+_LEAF = (
+    "INSERT INTO leaf (log_no, seq, type, session_id, task_id, agent_uuid, pipeline_uuid, bytes)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_CONTENT = "INSERT INTO content (log_no, seq, salt, body) VALUES (?, ?, ?, ?)"
+_HEAD = "SELECT log_no, log_id, epoch, size, frontier FROM log WHERE org_id = ?"
+_NEW_LOG = "INSERT INTO log (log_id, org_id, epoch, size, frontier, created_at) VALUES (?, ?, 1, 0, x'', ?)"
+
+
+class Head:
+    """Where a log stands within a transaction: the next leaf's `seq` is `size`."""
+
+    __slots__ = ("epoch", "frontier", "log_id", "log_no", "size")
+
+    def __init__(self, log_no: int, log_id: str, epoch: int, size: int, frontier: bytes) -> None:
+        self.log_no, self.log_id, self.epoch, self.size, self.frontier = log_no, log_id, epoch, size, frontier
+
+
+class Tx:
+    """What a writing function gets: rows by `execute`, leaves by `append`.
+
+    Attributes:
+        attempted: the event last given to `append`, written or not.
+        heads: where the logs written to stand, by organisation.
+        last: number, place and bytes of the leaf last appended.
+    """
+
+    __slots__ = ("_clock", "_connection", "_ids", "_path", "_seen", "attempted", "heads", "last")
+
+    def __init__(
+        self, connection: sqlite3.Connection, path: str, seen: dict[str, tuple[str, int]], clock: Clock, ids: Ids
+    ) -> None:
+        self._connection = connection
+        self._seen = seen
+        self._clock, self._ids = clock, ids
+        self._path = path
+        self.heads: dict[str, Head] = {}
+        self.last: tuple[int, int, bytes] | None = None
+        self.attempted: AuditEvent | None = None
+
+    def execute(self, sql: str, params: Sequence[Any] = ()) -> sqlite3.Cursor:
+        """Run one statement (`?` parameters) inside this transaction."""
+        if not self._connection.in_transaction:
+            # A full disk ends the transaction; what came after would be written alone, whatever the caller caught.
+            raise sqlite3.OperationalError("the transaction has already failed")
+        return self._connection.execute(sql, params)
+
+    def append(self, event: AuditEvent, content: bytes | None = None) -> AuditEvent:
+        """Write the next leaf of the event's organisation, and its content beside it.
+
+        Args:
+            event: what happened; its `log_id`, `epoch`, `seq` and `content` are set here.
+            content: the bytes to store, already redacted as configured; None stores nothing.
+
+        Returns:
+            The event as it stands in the log.
+        """
+        self.attempted = event
+        head = self.heads.get(event.org_id) or self._head(event.org_id)
+        size, salt, digest = head.size, b"", None
+        if content is not None:
+            salt = os.urandom(32)
+            digest = hashlib.sha256(salt + content).hexdigest()
+        event = msgspec.structs.replace(event, log_id=head.log_id, epoch=head.epoch, seq=size, content=digest)
+        leaf = canonical(event)
+        place = (head.log_no, size)
+        self.execute(
+            _LEAF, (*place, event.type, event.session_id, event.task_id, event.agent_uuid, event.pipeline_uuid, leaf)
+        )
+        if content is not None:
+            self.execute(_CONTENT, (*place, salt, content))
+        head.frontier = push(size, head.frontier, leaf)
+        head.size = size + 1
+        self.last = (*place, leaf)
+        return event
+
+    def finish(self) -> None:
+        """Write the heads of the logs that grew: once for each, whatever was appended."""
+        for head in self.heads.values():
+            self.execute(
+                "UPDATE log SET size = ?, frontier = ? WHERE log_no = ?", (head.size, head.frontier, head.log_no)
+            )
+
+    def _head(self, org_id: str) -> Head:
+        row = self.execute(_HEAD, (org_id,)).fetchone()
+        seen_id, seen_size = self._seen.get(org_id, ("", 0))
+        if seen_id and (row is None or row[1] != seen_id or row[3] < seen_size):
+            raise went_back(self._path, seen_id, 0 if row is None else row[3], seen_size)
+        if row is None:
+            self.execute(_NEW_LOG, (self._ids.new("log"), org_id, rfc3339(self._clock.time_ns())))
+            row = self.execute(_HEAD, (org_id,)).fetchone()
+        head = self.heads[org_id] = Head(*row)
+        return head
