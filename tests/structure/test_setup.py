@@ -1,4 +1,4 @@
-"""What scripts/setup decides: which settings of the machine count, when it runs again, what it does without ensurepip."""
+"""What scripts/setup decides: which settings of the machine count, when it runs again, what if ensurepip is missing."""
 
 from __future__ import annotations
 
