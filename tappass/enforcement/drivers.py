@@ -55,7 +55,7 @@ def _perform(effect: Effect[Any], plane: ControlPlane) -> Any:
         case Settle():
             return plane.settle(effect.ending)
         case OpenScanner():
-            return plane.scanner(effect.scan)
+            return plane.scanner(effect.scan, effect.session_id)
         case Pull():
             return _pull(effect)
     raise TypeError(f"no driver carries out {type(effect).__name__}")
@@ -111,7 +111,7 @@ async def _aperform(effect: Effect[Any], plane: AsyncControlPlane) -> Any:
         case Settle():
             return await plane.settle(effect.ending)
         case OpenScanner():
-            return plane.scanner(effect.scan)
+            return plane.scanner(effect.scan, effect.session_id)
         case Pull():
             return await _apull(effect)
     raise TypeError(f"no driver carries out {type(effect).__name__}")

@@ -50,10 +50,11 @@ class Settle(Effect[Settlement]):
 class OpenScanner(Effect[Any]):
     """Get a reader for a streamed result."""
 
-    __slots__ = ("scan",)
+    __slots__ = ("scan", "session_id")
 
-    def __init__(self, scan: ScanResult) -> None:
+    def __init__(self, scan: ScanResult, session_id: str) -> None:
         self.scan = scan
+        self.session_id = session_id
 
 
 class Pull(Effect[Any]):

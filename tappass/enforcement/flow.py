@@ -111,7 +111,7 @@ def enforce_stream(call: Call) -> Flow[Any]:
     try:
         args, kwargs = bounded(call, decision)
         if (scan := scan_of(decision)) is not None:
-            scanner = yield from do(OpenScanner(scan))
+            scanner = yield from do(OpenScanner(scan, call.scope.session_id))
         source = yield from do(Run(call.run, args, kwargs))
         value = yield from pump(call, decision, source, scanner)
     except GeneratorExit:

@@ -91,8 +91,8 @@ class ControlPlane(Protocol):
         """Close a session as completed, failed or suspended, durably."""
         ...
 
-    def scanner(self, scan: ScanResult) -> Scanner:
-        """Return a reader for one streamed result under that obligation."""
+    def scanner(self, scan: ScanResult, session_id: str) -> Scanner:
+        """Return a reader for one streamed result of a call in that session."""
         ...
 
     def chat(self, request: ChatRequest) -> ChatResponse:
@@ -132,8 +132,8 @@ class AsyncControlPlane(Protocol):
         """Close a session, durably."""
         ...
 
-    def scanner(self, scan: ScanResult) -> Scanner:
-        """Return a reader for one streamed result under that obligation."""
+    def scanner(self, scan: ScanResult, session_id: str) -> Scanner:
+        """Return a reader for one streamed result of a call in that session."""
         ...
 
     async def chat(self, request: ChatRequest) -> ChatResponse:

@@ -50,6 +50,12 @@ class Registry:
             _close(implicit)
             plane.shutdown()
 
+    def forget_implicit(self, url: str) -> None:
+        """Close a plane's implicit session; the next call outside any session opens another."""
+        with self._lock:
+            implicit = self._implicit.pop(url, None)
+        _close(implicit)
+
     def add(self, session: Session) -> None:
         """Note an open session."""
         self._sessions[session.session_id] = session

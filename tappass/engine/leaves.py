@@ -1,0 +1,29 @@
+"""Leaves of the log, filled in: who writes, and when."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tappass.wire.events import AuditEvent
+from tappass.wire.ids import Clock, rfc3339
+
+ORG, PROJECT = "org_local", "prj_local"
+
+
+class Leaves:
+    """Makes the events of one project of one organisation.
+
+    Types: `session.opened`, `session.closed`, `call.decided`, `call.ended`, `policy.accepted`, `policy.changed`;
+    later `approval.*`, `pin.*`, `tier.*`, `break_glass.*`, `key.*`.
+    """
+
+    def __init__(self, clock: Clock, org_id: str = ORG, project_id: str = PROJECT) -> None:
+        self._clock = clock
+        self.org_id = org_id
+        self.project_id = project_id
+
+    def event(self, type: str, **fields: Any) -> AuditEvent:  # noqa: A002 (the field's own name)
+        """Return an event that happens now; its place in the log is set when it is appended."""
+        return AuditEvent(
+            type=type, at=rfc3339(self._clock.time_ns()), org_id=self.org_id, project_id=self.project_id, **fields
+        )

@@ -1,0 +1,189 @@
+"""Sessions as the engine knows them: opened, looked up, closed, each on the record."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from tappass.engine.leaves import Leaves
+from tappass.engine.pipelines import Pipeline, Pipelines
+from tappass.engine.store.sqlite import SqliteStore
+from tappass.engine.store.transaction import Tx
+from tappass.errors import TapPassConfigError
+from tappass.wire.codec import canonical
+from tappass.wire.ids import Clock, Ids, rfc3339
+from tappass.wire.sessions import ENFORCE, OBSERVE, Opening, SessionRecord
+
+DEFAULT_AGENT, DEFAULT_TIER = "default", "standard"
+_REMEMBERED = 1000
+STATUSES = ("completed", "failed", "suspended")
+
+_AGENT = "SELECT agent_uuid, tier, framework FROM agent WHERE org_id = ? AND project_id = ? AND name = ?"
+_NEW_AGENT = (
+    "INSERT INTO agent (agent_uuid, org_id, project_id, name, tier, registered_at) VALUES (?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT DO NOTHING"
+)
+_OPEN = (
+    "INSERT INTO session (session_id, org_id, project_id, parent, agent_uuid, pipeline_uuid, kind, name, mode, tier,"
+    " status, implicit, opened_at, opened_seq) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open', ?, ?, ?)"
+)
+_CLOSE = "UPDATE session SET status = ?, closed_at = ?, closed_seq = ? WHERE session_id = ? AND org_id = ?"
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """An open session, with everything a decision in it needs."""
+
+    record: SessionRecord
+    pipeline: Pipeline
+    framework: str
+    metadata: dict[str, Any]
+    implicit: bool
+
+
+class Sessions:
+    """The sessions of one project."""
+
+    def __init__(self, store: SqliteStore, pipelines: Pipelines, leaves: Leaves, clock: Clock, ids: Ids) -> None:
+        self._store = store
+        self._pipelines = pipelines
+        self._leaves = leaves
+        self._clock = clock
+        self._ids = ids
+        self._open: dict[str, Open] = {}
+        self._closed: dict[str, Open] = {}
+
+    def open(self, opening: Opening) -> Open:
+        """Open a session, durably; an id that is open already is answered as it is.
+
+        Raises:
+            TapPassConfigError: the mode is unknown or not allowed, or no policy can be loaded.
+            TapPassConnectionError: it cannot be recorded.
+        """
+        if opening.id and (known := self._open.get(opening.id)) is not None:
+            return known
+        pipeline = self._pipelines.current()
+        mode = self._mode(opening, pipeline)
+        session_id = opening.id or self._ids.new("ses")
+        name = opening.agent or pipeline.settings.agent.name or DEFAULT_AGENT
+
+        def write(tx: Tx) -> Open:
+            agent_uuid, tier, framework = self._agent(tx, name)
+            record = SessionRecord(
+                session_id=session_id,
+                agent_uuid=agent_uuid,
+                pipeline_uuid=pipeline.uuid,
+                audit_url=f"{pipeline.settings.server.url.rstrip('/')}/sessions/{session_id}",
+                name=opening.name,
+                agent=name,
+                mode=mode,
+                tier=tier,
+                parent=opening.parent,
+            )
+            self._write(tx, opening, record)
+            return Open(record, pipeline, framework, dict(opening.metadata), opening.implicit)
+
+        opened = self._store.run(write)
+        self._open[session_id] = opened
+        return opened
+
+    def _mode(self, opening: Opening, pipeline: Pipeline) -> str:
+        parent = self._open.get(opening.parent)
+        mode = opening.mode or (parent.record.mode if parent is not None else ENFORCE)
+        if mode not in (ENFORCE, OBSERVE):
+            raise TapPassConfigError(f"mode {mode!r} is unknown; use {ENFORCE!r} or {OBSERVE!r}")
+        if mode == OBSERVE and not pipeline.policy.allow_observe:
+            raise TapPassConfigError(
+                "mode='observe' would relax the policy, and the policy does not allow that; "
+                "its owner can: `allow_observe: true`, then `tappass policy accept`"
+            )
+        return mode
+
+    def _agent(self, tx: Tx, name: str) -> tuple[str, str, str]:
+        """Return an agent's uuid, tier and framework; an embedded agent is registered by being named."""
+        keys = (self._leaves.org_id, self._leaves.project_id)
+        row = tx.execute(_AGENT, (*keys, name)).fetchone()
+        if row is None:
+            at = rfc3339(self._clock.time_ns())
+            tx.execute(_NEW_AGENT, (str(uuid.uuid4()), *keys, name, DEFAULT_TIER, at))
+            row = tx.execute(_AGENT, (*keys, name)).fetchone()
+        return row[0], row[1], row[2]
+
+    def _write(self, tx: Tx, opening: Opening, record: SessionRecord) -> None:
+        event = self._leaves.event(
+            "session.opened",
+            session_id=record.session_id,
+            agent_uuid=record.agent_uuid,
+            pipeline_uuid=record.pipeline_uuid,
+            audit_url=record.audit_url,
+            parent=record.parent,
+            kind=opening.kind,
+            mode=record.mode,
+            tier=record.tier,
+            actor=record.agent,
+        )
+        content = {"name": record.name, "agent": record.agent, "metadata": opening.metadata}
+        event = tx.append(event, canonical(content))
+        tx.execute(
+            _OPEN,
+            (
+                record.session_id,
+                self._leaves.org_id,
+                self._leaves.project_id,
+                record.parent,
+                record.agent_uuid,
+                record.pipeline_uuid,
+                opening.kind,
+                record.name,
+                record.mode,
+                record.tier,
+                int(opening.implicit),
+                event.at,
+                event.seq,
+            ),
+        )
+
+    def find(self, session_id: str) -> Open:
+        """Return an open session.
+
+        Raises:
+            TapPassConfigError: it is not open here.
+        """
+        found = self._open.get(session_id)
+        if found is None:
+            raise TapPassConfigError(
+                f"session `{session_id}` is not open on this plane, so nothing can run in it; open a new one"
+            )
+        return found
+
+    def known(self, session_id: str) -> Open | None:
+        """Return a session that is open, or was until lately: a call may end after its session."""
+        return self._open.get(session_id) or self._closed.get(session_id)
+
+    def close(self, session_id: str, status: str) -> None:
+        """Close a session as completed, failed or suspended, durably."""
+        if status not in STATUSES:
+            raise TapPassConfigError(f"a session is closed as {', '.join(STATUSES)}, not as {status!r}")
+        opened = self.find(session_id)
+        record = opened.record
+        event = self._leaves.event(
+            "session.closed",
+            session_id=session_id,
+            agent_uuid=record.agent_uuid,
+            pipeline_uuid=record.pipeline_uuid,
+            audit_url=record.audit_url,
+            parent=record.parent,
+            mode=record.mode,
+            status=status,
+        )
+
+        def write(tx: Tx) -> None:
+            written = tx.append(event)
+            tx.execute(_CLOSE, (status, written.at, written.seq, session_id, self._leaves.org_id))
+
+        self._store.run(write)
+        self._closed[session_id] = opened
+        self._open.pop(session_id, None)
+        while len(self._closed) > _REMEMBERED:
+            self._closed.pop(next(iter(self._closed)), None)

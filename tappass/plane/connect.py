@@ -1,0 +1,79 @@
+"""From a url to a plane, one per process."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tappass.errors import TapPassConfigError
+from tappass.session.registry import registry
+
+if TYPE_CHECKING:
+    from tappass.enforcement.port import Plane
+
+DATABASE = Path(".tappass") / "tappass.db"
+
+
+def connect(url: str | None = None, api_key: str | None = None) -> Plane:
+    """Return the plane for a url: `sqlite:///path`, `embedded:`, or nothing at all for an embedded one.
+
+    Without a url: `TAPPASS_URL` (then with `TAPPASS_API_KEY`), then `url` in `tappass.toml`, then `.tappass/` under
+    the working directory. A key is only ever sent to the url it was given for.
+
+    Raises:
+        TapPassConfigError: the url has a scheme that this version does not speak, or an extra is missing.
+        TapPassConnectionError: the database cannot be opened.
+    """
+    url = url or os.environ.get("TAPPASS_URL") or _configured() or "embedded:"
+    scheme = url.partition(":")[0].lower()
+    if scheme in ("sqlite", "embedded"):
+        path = database_of(url)
+        return registry.plane(f"sqlite:///{path}", lambda: _embedded(path))
+    if scheme == "memory":
+        return registry.plane(url, lambda: _unknown(url))
+    raise TapPassConfigError(
+        f"`{_without_secrets(url)}` is no plane this version can reach; use `sqlite:///path/to/tappass.db`, "
+        f"or leave the url out for `.tappass/` here"
+    )
+
+
+def database_of(url: str) -> Path:
+    """Return the database file that an embedded url means, as an absolute path."""
+    if url.startswith("sqlite:///"):
+        return Path(os.path.abspath(url.removeprefix("sqlite:///")))
+    if url in ("embedded:", "embedded"):
+        return Path.cwd() / DATABASE
+    raise TapPassConfigError(f"`{_without_secrets(url)}` is no database url; write `sqlite:///path/to/tappass.db`")
+
+
+def _unknown(url: str) -> Plane:
+    raise TapPassConfigError(f"no plane is registered as `{url}`; `tappass.testing` makes planes in memory")
+
+
+def _without_secrets(url: str) -> str:
+    head, _, tail = url.rpartition("@")
+    return f"{head.partition('://')[0]}://…@{tail}" if head else url
+
+
+def _configured() -> str:
+    """Return the url that `tappass.toml` here names, "" if it names none."""
+    file = Path("tappass.toml")
+    if not file.is_file():
+        return ""
+    import tomllib
+
+    try:
+        return str(tomllib.loads(file.read_text(encoding="utf-8")).get("url", ""))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise TapPassConfigError(f"tappass.toml cannot be read: {error}") from error
+
+
+def _embedded(path: Path) -> Plane:
+    from tappass.extras import missing
+
+    try:
+        from tappass.plane.embedded import EmbeddedPlane
+    except ImportError as error:
+        raise missing("embedded", "the embedded plane") from error
+    return EmbeddedPlane.at(path)

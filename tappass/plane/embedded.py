@@ -1,0 +1,142 @@
+"""The embedded plane: the engine in this process, on SQLite; nothing to start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tappass.enforcement.port import AsyncChunkSource, ChunkSource
+from tappass.engine.engine import Engine
+from tappass.engine.gateway import Gateway
+from tappass.engine.leaves import Leaves
+from tappass.engine.pipelines import Pipelines
+from tappass.engine.policy.files import PolicySources
+from tappass.engine.store.sqlite import MEMORY, SqliteStore
+from tappass.plane.hopping import hop, hop_to_the_end
+from tappass.wire.chat import ChatRequest, ChatResponse
+from tappass.wire.decisions import Decision, DecisionRequest
+from tappass.wire.endings import Ending, Settlement
+from tappass.wire.ids import SYSTEM_CLOCK, UUID_IDS, Clock, Ids
+from tappass.wire.sessions import Opening, SessionRecord
+
+# Below this many bytes a result is inspected on the event loop: a hop to a thread costs more.
+_HOP_BYTES = 20_000
+
+
+class EmbeddedPlane:
+    """The engine behind both faces of the port.
+
+    Args:
+        store: the database.
+        directory: where policy and settings lie; None where `sources` gives them.
+        sources: policy and settings given by code, in force at once.
+    """
+
+    def __init__(
+        self,
+        store: SqliteStore,
+        directory: Path | None,
+        *,
+        url: str,
+        sources: PolicySources | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        ids: Ids = UUID_IDS,
+    ) -> None:
+        leaves = Leaves(clock)
+        self.url = url
+        self.directory = directory
+        self.pipelines = Pipelines(store, directory, leaves, clock, sources)
+        self.engine = Engine(store, self.pipelines, leaves, clock=clock, ids=ids)
+        self.gateway = Gateway(self.engine)
+        self.sync = SyncFace(self)
+        self.aio = AsyncFace(self)
+
+    @classmethod
+    def at(cls, path: Path) -> EmbeddedPlane:
+        """Open the plane whose database is that file; policy lies beside its `.tappass` directory."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        home = path.parent.parent if path.parent.name == ".tappass" else path.parent
+        plane = cls(SqliteStore(path), home, url=f"sqlite:///{path}")
+        if plane.pipelines.current().settings.audit.synchronous == "full":
+            plane.engine.store.close()
+            plane = cls(SqliteStore(path, synchronous="full"), home, url=plane.url)
+        return plane
+
+    @classmethod
+    def in_memory(cls, sources: PolicySources, *, url: str, clock: Clock = SYSTEM_CLOCK) -> EmbeddedPlane:
+        """Make a plane that lives as long as this object; for tests."""
+        return cls(SqliteStore(MEMORY, clock=clock), None, url=url, sources=sources, clock=clock)
+
+    def shutdown(self) -> None:
+        """Write out what waits, sign a checkpoint, let go of connections."""
+        self.engine.store.close()
+
+
+class SyncFace:
+    """The engine, called directly."""
+
+    def __init__(self, plane: EmbeddedPlane) -> None:
+        self._engine = plane.engine
+        self._gateway = plane.gateway
+        self.url = plane.url
+        self.open = self._engine.open
+        self.decide = self._engine.decide
+        self.settle = self._engine.settle
+        self.abandon = self._engine.abandon
+        self.close = self._engine.close
+        self.scanner = self._engine.scanner
+
+    def chat(self, request: ChatRequest) -> ChatResponse:
+        """Take one governed chat turn."""
+        return self._gateway.chat(request)
+
+    def stream(self, request: ChatRequest) -> ChunkSource:
+        """Take one governed chat turn, streamed."""
+        return self._gateway.stream(request)
+
+
+class AsyncFace:
+    """The engine, on threads of its own where it waits for the disk."""
+
+    def __init__(self, plane: EmbeddedPlane) -> None:
+        self._engine = plane.engine
+        self._gateway = plane.gateway
+        self.url = plane.url
+        self.abandon = self._engine.abandon
+        self.scanner = self._engine.scanner
+
+    async def open(self, opening: Opening) -> SessionRecord:
+        """Open a session, durably."""
+        return await hop(self._engine.open, opening)
+
+    async def decide(self, request: DecisionRequest) -> Decision:
+        """Answer whether a call may run; a cancelled caller leaves only once the answer is on record or is none."""
+        return await hop_to_the_end(self._engine.decide, request)
+
+    async def settle(self, ending: Ending) -> Settlement:
+        """Inspect a result and close the call's record; only a large result leaves the event loop."""
+        if ending.scan is not None and _is_large(ending.result):
+            return await hop_to_the_end(self._engine.settle, ending)
+        return self._engine.settle(ending)
+
+    async def close(self, session_id: str, status: str) -> None:
+        """Close a session, durably."""
+        await hop_to_the_end(lambda _: self._engine.close(session_id, status), None)
+
+    async def chat(self, request: ChatRequest) -> ChatResponse:
+        """Take one governed chat turn."""
+        return await self._gateway.achat(request)
+
+    async def stream(self, request: ChatRequest) -> AsyncChunkSource:
+        """Take one governed chat turn, streamed."""
+        return self._gateway.astream(request)
+
+
+def _is_large(value: Any, budget: int = 200) -> bool:
+    """Tell cheaply whether a value is worth a thread: long text, or many items."""
+    if isinstance(value, str):
+        return len(value) > _HOP_BYTES
+    if isinstance(value, list | dict):
+        items = value if isinstance(value, list) else value.values()
+        return len(value) > budget or any(_is_large(item, budget // 2) for item in items)
+    return False
