@@ -19,7 +19,7 @@ STATIC = {
     "format": [*PYTHON, "ruff", "format", "--quiet", "--check", "."],
     "types (mypy)": [*PYTHON, "mypy", "--no-error-summary"],
     "types (pyright)": [*PYTHON, "pyright", "--warnings"],
-    "layers": [str(Path(sys.executable).with_name("lint-imports")), "--no-timing"],
+    "layers": [str(Path(sys.executable).with_name("lint-imports")), "--no-logo"],
     "changelog": [*PYTHON, "towncrier", "build", "--draft", "--version", "next"],
 }
 

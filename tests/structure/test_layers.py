@@ -46,6 +46,7 @@ def test_an_import_that_points_up_is_named(tmp_path: Path, module: str, line: st
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", copy)
     (copy / module).parent.mkdir(exist_ok=True)
+    (copy / module).with_name("__init__.py").touch()
     (copy / module).write_text(line + "\n")
 
     done = lint_imports(copy)
