@@ -24,9 +24,8 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return _sha256(b"\1" + left + right).digest()
 
 
-def push(size: int, frontier: bytes, leaf: bytes) -> bytes:
-    """Return the frontier of `size + 1` leaves, given the one of `size` leaves and the next leaf's bytes."""
-    digest = _sha256(b"\0" + leaf).digest()
+def push(size: int, frontier: bytes, digest: bytes) -> bytes:
+    """Return the frontier of `size + 1` leaves, given the one of `size` leaves and the next leaf's hash."""
     while size & 1:
         digest = _sha256(b"\1" + frontier[-32:] + digest).digest()
         frontier = frontier[:-32]

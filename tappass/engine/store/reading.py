@@ -13,7 +13,7 @@ from tappass.engine.store.connection import Link
 from tappass.engine.store.outage import cannot_read, is_outage
 from tappass.wire.events import AuditEvent
 
-DEFAULT_ORG, DEFAULT_PROJECT = "org_default", "prj_default"
+DEFAULT_ORG, DEFAULT_PROJECT = "org_local", "prj_local"
 
 Rows = list[tuple[Any, ...]]
 
@@ -76,6 +76,11 @@ class Reader:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
 
+    def row(self, sql: str, params: Sequence[object] = ()) -> tuple[Any, ...] | None:
+        """Return the first row of a SELECT, or None."""
+        rows = self.query(sql, params)
+        return rows[0] if rows else None
+
     def query(self, sql: str, params: Sequence[object] = ()) -> Rows:
         """Return all rows of a SELECT (`?` parameters).
 
@@ -125,13 +130,13 @@ class Reader:
 
     def leaves(
         self, *, org_id: str = DEFAULT_ORG, start: int = 0, end: int | None = None
-    ) -> Iterator[tuple[int, bytes]]:
-        """Yield `(seq, bytes)` as stored, from `start` up to and without `end`, a page at a time."""
+    ) -> Iterator[tuple[int, bytes, bytes]]:
+        """Yield `(seq, bytes, hash)` as stored, from `start` up to and without `end`, a page at a time."""
         head = self.head(org_id)
         if head is None:
             return
         stop = head.size if end is None else min(end, head.size)
-        sql = "SELECT seq, bytes FROM leaf WHERE log_no = ? AND seq >= ? AND seq < ? ORDER BY seq LIMIT ?"
+        sql = "SELECT seq, bytes, hash FROM leaf WHERE log_no = ? AND seq >= ? AND seq < ? ORDER BY seq LIMIT ?"
         while start < stop:
             rows = self.query(sql, (head.log_no, start, stop, _PAGE))
             yield from rows

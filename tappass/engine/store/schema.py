@@ -174,6 +174,8 @@ leaf = _table(
     _text("task_id"),
     _text("agent_uuid"),
     _text("pipeline_uuid"),
+    # As it was when written: what names the leaf that was changed since, where a root only says that one was.
+    _bytes("hash"),
     _bytes("bytes"),
     # One index is what the decide path can afford (4 µs each); a task is found through its session.
     Index("leaf_session", "session_id"),

@@ -10,15 +10,15 @@ from typing import Any
 
 import msgspec
 
-from tappass.engine.audit.merkle import push
+from tappass.engine.audit.merkle import leaf_hash, push
 from tappass.engine.store.outage import went_back
 from tappass.wire.codec import canonical
 from tappass.wire.events import AuditEvent
 from tappass.wire.ids import Clock, Ids, rfc3339
 
 _LEAF = (
-    "INSERT INTO leaf (log_no, seq, type, session_id, task_id, agent_uuid, pipeline_uuid, bytes)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO leaf (log_no, seq, type, session_id, task_id, agent_uuid, pipeline_uuid, hash, bytes)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _CONTENT = "INSERT INTO content (log_no, seq, salt, body) VALUES (?, ?, ?, ?)"
 _HEAD = "SELECT log_no, log_id, epoch, size, frontier FROM log WHERE org_id = ?"
@@ -81,13 +81,13 @@ class Tx:
             digest = hashlib.sha256(salt + content).hexdigest()
         event = msgspec.structs.replace(event, log_id=head.log_id, epoch=head.epoch, seq=size, content=digest)
         leaf = canonical(event)
+        hashed = leaf_hash(leaf)
         place = (head.log_no, size)
-        self.execute(
-            _LEAF, (*place, event.type, event.session_id, event.task_id, event.agent_uuid, event.pipeline_uuid, leaf)
-        )
+        ids = (event.session_id, event.task_id, event.agent_uuid, event.pipeline_uuid)
+        self.execute(_LEAF, (*place, event.type, *ids, hashed, leaf))
         if content is not None:
             self.execute(_CONTENT, (*place, salt, content))
-        head.frontier = push(size, head.frontier, leaf)
+        head.frontier = push(size, head.frontier, hashed)
         head.size = size + 1
         self.last = (*place, leaf)
         return event

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from tappass.engine.store.reading import DEFAULT_ORG, DEFAULT_PROJECT
 from tappass.wire.events import AuditEvent
 from tappass.wire.ids import uuid7_hex
 
-ORG, PROJECT, SESSION = "org_default", "prj_default", "ses_0"
+ORG, PROJECT, SESSION = DEFAULT_ORG, DEFAULT_PROJECT, "ses_0"
 AGENT, PIPELINE = "6f0c1d0e-0000-4000-8000-000000000001", "6f0c1d0e-0000-5000-8000-000000000002"
 
 
@@ -13,7 +14,7 @@ def task() -> str:
     return f"tsk_{uuid7_hex()}"
 
 
-def event(type: str = "call.decided", task_id: str = "", **fields) -> AuditEvent:
+def event(type: str = "call.decided", task_id: str = "", **fields) -> AuditEvent:  # noqa: A002
     values = {"org_id": ORG, "project_id": PROJECT, "session_id": SESSION, "outcome": "allow", "name": "pay"}
     if type == "call.ended":
         values |= {"outcome": "", "status": "completed"}

@@ -25,7 +25,7 @@ def any_store(request, path):
 def test_a_leaf_is_stored_as_the_canonical_bytes_of_its_event_with_contiguous_numbers(any_store):
     written = [decide(any_store, task()) for _ in range(5)]
     stored = list(any_store.read.leaves())
-    assert stored == [(seq, canonical(each)) for seq, each in enumerate(written)]
+    assert stored == [(seq, canonical(each), merkle.leaf_hash(canonical(each))) for seq, each in enumerate(written)]
     assert {(each.log_id, each.epoch) for each in written} == {(written[0].log_id, 1)}
     assert written[0].log_id.startswith("log_")
 
@@ -34,7 +34,7 @@ def test_the_head_holds_the_root_of_all_leaves(any_store):
     for _ in range(13):
         decide(any_store, task())
     head = any_store.read.head()
-    hashes = [merkle.leaf_hash(leaf) for _, leaf in any_store.read.leaves()]
+    hashes = [merkle.leaf_hash(leaf) for _, leaf, _ in any_store.read.leaves()]
     assert (head.size, merkle.root(head.frontier)) == (13, merkle.subtree_root(hashes))
 
 
@@ -162,5 +162,5 @@ def test_threads_take_turns(store):
     for each in threads:
         each.join()
     store.flush()
-    assert [seq for seq, _ in store.read.leaves()] == list(range(400))
+    assert [seq for seq, *_ in store.read.leaves()] == list(range(400))
     assert store.read.open_calls() == []

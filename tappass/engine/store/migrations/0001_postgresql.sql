@@ -181,6 +181,7 @@ CREATE TABLE leaf (
     task_id TEXT DEFAULT '' NOT NULL,
     agent_uuid TEXT DEFAULT '' NOT NULL,
     pipeline_uuid TEXT DEFAULT '' NOT NULL,
+    hash BYTEA NOT NULL,
     bytes BYTEA NOT NULL,
     PRIMARY KEY (log_no, seq)
 );

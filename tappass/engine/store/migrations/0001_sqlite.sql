@@ -188,6 +188,7 @@ CREATE TABLE leaf (
     task_id TEXT DEFAULT '' NOT NULL,
     agent_uuid TEXT DEFAULT '' NOT NULL,
     pipeline_uuid TEXT DEFAULT '' NOT NULL,
+    hash BLOB NOT NULL,
     bytes BLOB NOT NULL,
     PRIMARY KEY (log_no, seq)
 )
