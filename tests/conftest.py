@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -23,7 +25,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _own_home_and_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_home_and_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nobody's settings reach a test, and no test reaches anybody's: not ~/.config, not a key, not a model account."""
     for name in os.environ:
         if name.startswith(("TAPPASS_", "XDG_")) or name.endswith("_API_KEY"):
@@ -34,3 +36,9 @@ def _own_home_and_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
     monkeypatch.chdir(directory)
+    yield
+    # Only what the test loaded: structure tests run without the package's own imports.
+    if (loaded := sys.modules.get("tappass.session.registry")) is not None:
+        loaded.registry.shutdown()
+    if (loaded := sys.modules.get("tappass.toolspec")) is not None:
+        loaded.release_names()
