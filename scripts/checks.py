@@ -32,13 +32,14 @@ def environment() -> dict[str, str]:
 
 
 def pytest_runs(arguments: list[str]) -> dict[str, list[str]]:
-    """The pytest commands: as the caller asks, or all of it, with what needs the machine to itself at the end."""
+    """The pytest commands: as the caller asks, or all of it, with what needs the machine to itself at first."""
     if arguments:
         return {"tests": [*PYTHON, "pytest", *arguments]}
     spread = ["-n", "2", "--dist", "loadgroup"]
     return {
-        "tests": [*PYTHON, "pytest", *spread, "-m", "not alone"],
         "tests alone": [*PYTHON, "pytest", "-n", "0", "-m", "alone"],
+        # Last, so that a run's closing line counts the many.
+        "tests": [*PYTHON, "pytest", *spread, "-m", "not alone"],
     }
 
 
