@@ -25,7 +25,7 @@ def connect(url: str | None = None, api_key: str | None = None) -> Plane:
         TapPassConfigError: the url has a scheme that this version does not speak, or an extra is missing.
         TapPassConnectionError: the database cannot be opened.
     """
-    url = url or os.environ.get("TAPPASS_URL") or _configured() or "embedded:"
+    url = url or url_here()
     scheme = url.partition(":")[0].lower()
     if scheme in ("sqlite", "embedded"):
         path = database_of(url)
@@ -36,6 +36,16 @@ def connect(url: str | None = None, api_key: str | None = None) -> Plane:
         f"`{_without_secrets(url)}` is no plane this version can reach; use `sqlite:///path/to/tappass.db`, "
         f"or leave the url out for `.tappass/` here"
     )
+
+
+def url_here() -> str:
+    """Return the url in force where code names none: `TAPPASS_URL`, `tappass.toml`'s, else an embedded one."""
+    return os.environ.get("TAPPASS_URL") or _configured() or "embedded:"
+
+
+def home_of(database: Path) -> Path:
+    """Return where the policy of a database file lies: beside its `.tappass` directory, or beside itself."""
+    return database.parent.parent if database.parent.name == DATABASE.parent.name else database.parent
 
 
 def database_of(url: str) -> Path:

@@ -12,6 +12,7 @@ from tappass.engine.leaves import Leaves
 from tappass.engine.pipelines import Pipelines
 from tappass.engine.policy.files import PolicySources
 from tappass.engine.store.sqlite import MEMORY, SqliteStore
+from tappass.plane.connect import home_of
 from tappass.plane.hopping import hop, hop_to_the_end
 from tappass.wire.chat import ChatRequest, ChatResponse
 from tappass.wire.decisions import Decision, DecisionRequest
@@ -55,11 +56,10 @@ class EmbeddedPlane:
     def at(cls, path: Path) -> EmbeddedPlane:
         """Open the plane whose database is that file; policy lies beside its `.tappass` directory."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        home = path.parent.parent if path.parent.name == ".tappass" else path.parent
-        plane = cls(SqliteStore(path), home, url=f"sqlite:///{path}")
+        plane = cls(SqliteStore(path), home_of(path), url=f"sqlite:///{path}")
         if plane.pipelines.current().settings.audit.synchronous == "full":
             plane.engine.store.close()
-            plane = cls(SqliteStore(path, synchronous="full"), home, url=plane.url)
+            plane = cls(SqliteStore(path, synchronous="full"), home_of(path), url=plane.url)
         return plane
 
     @classmethod
