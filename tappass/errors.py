@@ -52,7 +52,10 @@ class GovernanceDecision(TapPassError):
     Attributes:
         reason: why, in one sentence.
         session_id, task_id, agent_uuid, pipeline_uuid, audit_url: where the record is.
+        ran: whether the call itself ran, so that it is its result which may not be seen; set where that is known.
     """
+
+    ran: bool = False
 
     def __init__(self, message: str = "", *, reason: str = "", correlation: Correlation | None = None) -> None:
         super().__init__(message or reason)

@@ -19,11 +19,15 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
-    """A tool call that the model asks for; `arguments` is JSON text, as the model wrote it."""
+    """A tool call that the model asks for; `arguments` is JSON text, as the model wrote it.
+
+    In a chunk it is a piece of the call at `index`: `id` and `name` come with the first, `arguments` bit by bit.
+    """
 
     id: str = ""
     name: str = ""
     arguments: str = ""
+    index: int = 0
 
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
