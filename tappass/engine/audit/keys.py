@@ -107,7 +107,7 @@ def log_key(directory: str | os.PathLike[str]) -> LogKey:
         TapPassConnectionError: the file cannot be read or made.
     """
     path = Path(directory) / LOG_KEY_FILE
-    text = _kept(path, lambda: _PEM.format(base64.b64encode(_PKCS8 + os.urandom(32)).decode()).encode())
+    text = kept(path, lambda: _PEM.format(base64.b64encode(_PKCS8 + os.urandom(32)).decode()).encode())
     try:
         der = base64.b64decode(b"".join(text.split(b"\n")[1:2]), validate=True)
     except binascii.Error:
@@ -125,13 +125,19 @@ def equality_key(directory: str | os.PathLike[str]) -> bytes:
         TapPassConnectionError: the file cannot be read or made.
     """
     path = Path(directory) / EQUALITY_KEY_FILE
-    key = _kept(path, lambda: os.urandom(32))
+    key = kept(path, lambda: os.urandom(32))
     if len(key) != 32:
         raise TapPassConfigError(f"{path} does not hold 32 bytes; remove it, and held approvals are asked for again")
     return key
 
 
-def _kept(path: Path, make: Callable[[], bytes]) -> bytes:
+def kept(path: Path, make: Callable[[], bytes]) -> bytes:
+    """Return what a key file holds, made at its first use with mode 0600; of several processes the first wins.
+
+    Raises:
+        TapPassConfigError: others may read the file.
+        TapPassConnectionError: the file cannot be read or made.
+    """
     try:
         if not path.exists():
             _create(path, make())
