@@ -1,0 +1,148 @@
+"""All detectors as one: keyword set first, then only those that may match."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from tappass.enforcement.redaction import texts
+from tappass.engine.detect import keys, personal, phone, secrets
+from tappass.engine.detect.detector import CONTEXT, LOOKAHEAD, Detector, PatternDetector, anchors
+from tappass.engine.detect.folding import fold
+from tappass.errors import TapPassConfigError
+from tappass.wire.findings import Finding
+
+GROUP = "tappass.detectors"
+
+_BUILT_IN: tuple[PatternDetector, ...] = (*personal.ALL, *phone.ALL, *secrets.ALL, *keys.ALL)
+_encode = msgspec.json.Encoder().encode
+
+
+@lru_cache(maxsize=1)
+def catalogue() -> dict[str, Detector]:
+    """Return every detector by kind: the built-in ones and those of the entry points `tappass.detectors`.
+
+    Raises:
+        TapPassConfigError: a plug-in cannot be loaded, or takes a kind that exists.
+    """
+    known: dict[str, Detector] = {detector.kind: detector for detector in _BUILT_IN}
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        detector = _loaded(entry)
+        if detector.kind in known:
+            raise TapPassConfigError(
+                f"the detector plug-in `{entry.name}` ({entry.value}) finds {detector.kind}, which exists already; "
+                "give it a kind of its own, or uninstall it"
+            )
+        known[detector.kind] = detector
+    return known
+
+
+def _loaded(entry: importlib.metadata.EntryPoint) -> Detector:
+    try:
+        made = entry.load()
+        detector: Detector = made() if isinstance(made, type) else made
+        sound = isinstance(detector.kind, str) and isinstance(detector.category, str) and callable(detector.find)
+        sound = sound and isinstance(detector.max_length, int) and detector.max_length >= 0
+    except Exception as error:
+        raise TapPassConfigError(
+            f"the detector plug-in `{entry.name}` ({entry.value}) cannot be loaded: {type(error).__name__}; "
+            "repair or uninstall it"
+        ) from error
+    if not sound:
+        raise TapPassConfigError(
+            f"the detector plug-in `{entry.name}` ({entry.value}) lacks one of kind, category, max_length, find; "
+            "see docs/detection.md"
+        )
+    return detector
+
+
+def expand(names: Iterable[str]) -> frozenset[str]:
+    """Return the kinds that these kinds and categories (`EMAIL`, `pii`) stand for.
+
+    Raises:
+        TapPassConfigError: a name is neither.
+    """
+    known = catalogue()
+    kinds: set[str] = set()
+    for name in names:
+        members = {kind for kind, detector in known.items() if name in (kind, detector.category)}
+        if not members:
+            choices = ", ".join([*sorted({d.category for d in known.values()}), *sorted(known)])
+            raise TapPassConfigError(f"no detector finds {name!r}; the kinds and categories are: {choices}")
+        kinds |= members
+    return frozenset(kinds)
+
+
+class Detectors:
+    """A choice of detectors, run together.
+
+    Args:
+        kinds: kinds or categories; None: all.
+
+    Raises:
+        TapPassConfigError: a name is unknown, or a plug-in cannot be loaded.
+    """
+
+    def __init__(self, kinds: Iterable[str] | None = None) -> None:
+        known = catalogue()
+        chosen = known.keys() if kinds is None else expand(kinds)
+        active = [known[kind] for kind in sorted(chosen)]
+        self.kinds = frozenset(chosen)
+        self._own = [d for d in active if isinstance(d, PatternDetector)]
+        self._others = [d for d in active if not isinstance(d, PatternDetector)]
+        self._match: Any = anchors(d.anchor for d in self._own).Match if self._own else lambda view: None
+
+    def find(self, text: str) -> list[Finding]:
+        """Return the matches in a text, sorted by place; they may overlap."""
+        view = fold(text)
+        found = [
+            self._own[i].finding(span)
+            for i in self._match(view) or ()
+            for span in sorted(set(self._own[i].spans(view)))
+        ]
+        for detector in self._others:
+            found += detector.find(text)
+        found.sort(key=lambda f: (f.start, -f.end, f.kind))
+        return found
+
+    def inspect(self, value: Any, root: str = "") -> tuple[Finding, ...]:
+        """Return the matches in every text of a JSON-typed value, `where` beginning with `root`."""
+        if not self._others and not self._may_match(value):
+            return ()
+        return tuple(
+            msgspec.structs.replace(finding, where=where)
+            for where, text in texts(value, root)
+            for finding in self.find(text)
+        )
+
+    def _may_match(self, value: Any) -> bool:
+        """Say whether an anchor occurs anywhere, at the price of one encoding for the whole value."""
+        try:
+            # Escapes only touch quotes, backslashes and control characters, which no anchor holds.
+            written = _encode(value)
+        except (TypeError, ValueError, OverflowError, RecursionError, UnicodeEncodeError):
+            return True
+        return bool(self._match(written if written.isascii() else fold(written.decode())))
+
+    def window(self) -> int:
+        """Return how many code points from a match's start on can change it; 0: there is no bound."""
+        lengths = [detector.max_length for detector in (*self._own, *self._others)]
+        return 0 if 0 in lengths else max(lengths, default=1) + LOOKAHEAD
+
+    def open_at(self, text: str) -> int:
+        """Return where the earliest match begins that the end of this text may have cut off, or the text's length."""
+        view = fold(text)
+        longest = max((detector.max_length + LOOKAHEAD for detector in self._others), default=0)
+        return min(len(view) - longest, *(detector.open_at(view) for detector in self._own), len(view))
+
+
+def window(kinds: Iterable[str] | None = None) -> int:
+    """Return how many code points a stream must hold back at most for these kinds; 0: all of it, to its end."""
+    return Detectors(kinds).window()
+
+
+__all__ = ["CONTEXT", "Detectors", "GROUP", "catalogue", "expand", "window"]
