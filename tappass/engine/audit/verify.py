@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable
+from itertools import zip_longest
 from typing import BinaryIO
 
 import msgspec
@@ -19,7 +20,7 @@ from tappass.errors import TapPassConfigError
 from tappass.wire.events import LEAF_VERSION
 
 MAX_PROBLEMS = 20
-_PIECE = 1 << 20
+_PIECE = 1 << 18
 _ENOUGH = 256
 
 _sha256 = hashlib.sha256
@@ -213,9 +214,10 @@ class _Reading:
             self.unnamed.clear()
             return
         written = [hashes[at : at + HASH_BYTES] for at in range(0, len(hashes), HASH_BYTES)]
-        for number, pair in enumerate(zip(self.unnamed, written, strict=False)):
-            if not pair[0].startswith(pair[1]):
-                self.wrong("it was changed after it was written", seq=self.size - len(self.unnamed) + number)
+        for number, pair in enumerate(zip_longest(self.unnamed, written, fillvalue=b"")):
+            if not pair[1] or not pair[0].startswith(pair[1]):
+                what = "it was changed after it was written" if all(pair) else "it is missing, or was put in"
+                self.wrong(what, seq=self.size - len(self.unnamed) + number)
                 break
         self.unnamed.clear()
 
@@ -226,7 +228,7 @@ class _Reading:
         except CheckpointError as error:
             return self.wrong(f"the checkpoint after them does not hold: {error}", *self.stretch())
         if signed.size != self.size:
-            return self.wrong(f"a checkpoint over {signed.size} events stands after {self.size}", *self.stretch())
+            return self.changed(f"are {self.size - self.signed_to} where the log's own checkpoint counts others")
         if signed.root != root(self.frontier):
             return self.changed("differ from what the log's own checkpoint says of them")
         self.signed_to = self.size

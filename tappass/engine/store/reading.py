@@ -128,6 +128,10 @@ class Reader:
         rows = self.query(sql, (org_id, after, *(value for _, value in wanted), limit))
         return [_decode_event(row[0]) for row in rows]
 
+    def all_events(self, *, org_id: str = DEFAULT_ORG) -> Iterator[AuditEvent]:
+        """Yield every event of a log in order, a page at a time."""
+        return (_decode_event(leaf) for _, leaf, _ in self.leaves(org_id=org_id))
+
     def leaves(
         self, *, org_id: str = DEFAULT_ORG, start: int = 0, end: int | None = None
     ) -> Iterator[tuple[int, bytes, bytes]]:

@@ -8,7 +8,7 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ from tappass.engine.store.connection import MEMORY, Link, closed
 from tappass.engine.store.flusher import Flusher
 from tappass.engine.store.loss import Lost
 from tappass.engine.store.outage import cannot_record, is_outage, keeps_connection
-from tappass.engine.store.reading import Reader
+from tappass.engine.store.reading import DEFAULT_ORG, Reader
 from tappass.engine.store.transaction import Tx
 from tappass.errors import TapPassConfigError, TapPassConnectionError
 from tappass.wire.events import AuditEvent
@@ -127,6 +127,15 @@ class SqliteStore:
             idle = self._queue.empty() and not self._waiting
         if not idle:
             self.run(_nothing)
+
+    def erase_content(self, seqs: Iterable[int], *, org_id: str = DEFAULT_ORG) -> int:
+        """Delete the content of events, for retention or on request; return how many had one. The log still verifies.
+
+        Raises:
+            TapPassConnectionError: the database cannot be written; nothing was erased.
+        """
+        sql = "DELETE FROM content WHERE log_no = (SELECT log_no FROM log WHERE org_id = ?) AND seq = ?"
+        return self.run(lambda tx: sum(tx.execute(sql, (org_id, seq)).rowcount for seq in seqs))
 
     def sync(self) -> None:
         """Have everything committed so far survive power loss.

@@ -14,5 +14,3 @@ def path(tmp_path):
 def store(path):
     with SqliteStore(path) as opened:
         yield opened
-
-
