@@ -2,18 +2,80 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import os
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, TypeVar
 
 from tappass.enforcement.port import AsyncChunkSource, ChunkSource
-from tappass.errors import GovernanceDecision, TapPassError
+from tappass.errors import GovernanceDecision
 from tappass.wire.chat import ChatChunk
 
 S = TypeVar("S", bound="ChatStream")
 A = TypeVar("A", bound="AsyncChatStream")
 
 Refused = Callable[[GovernanceDecision], Any]
+
+
+class _Kept:
+    """The open streams of this process, each closed on a thread of its own kind once its owner drops it.
+
+    A finaliser may run at any allocation, inside any lock, also the HTTP pool's, which closing takes. So what is
+    finalised holds no more than a number, and puts that on a queue.
+    """
+
+    def __init__(self) -> None:
+        self._sources: dict[int, Iterator[ChatChunk]] = {}
+        self._numbers = itertools.count(1)
+        self._dropped: SimpleQueue[int] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._closer: threading.Thread | None = None
+        self._inherited: list[Any] = []
+
+    def add(self, source: Iterator[ChatChunk]) -> int:
+        """Keep a stream; return its number."""
+        with self._lock:
+            if self._closer is None:
+                self._closer = threading.Thread(target=self._close_dropped, name="tappass-streams", daemon=True)
+                self._closer.start()
+        number = next(self._numbers)
+        self._sources[number] = source
+        return number
+
+    def next(self, number: int) -> ChatChunk:
+        """Return a stream's next chunk."""
+        return next(self._sources[number])
+
+    def close(self, number: int) -> None:
+        """Close a stream now."""
+        source: Any = self._sources.pop(number, None)
+        if source is not None:
+            source.close()
+
+    def drop(self, number: int) -> None:
+        """Have a stream closed; takes no lock."""
+        self._dropped.put(number)
+
+    def after_fork(self) -> None:
+        """Leave the parent's streams to the parent: never closed here, so never settled here."""
+        self._inherited.append(self._sources)
+        self._sources, self._dropped, self._lock, self._closer = {}, SimpleQueue(), threading.Lock(), None
+
+    def _close_dropped(self) -> None:
+        while True:
+            number = self._dropped.get()
+            # Nobody is left to tell, and the next one must be closed too.
+            with contextlib.suppress(Exception):
+                self.close(number)
+
+
+_kept = _Kept()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_kept.after_fork)
 
 
 class ChatStream:
@@ -26,8 +88,7 @@ class ChatStream:
     def __init__(self, begin: Callable[[], ChunkSource], refused: Refused) -> None:
         self._begin = begin
         self._refused = refused
-        self._source: ChunkSource | None = None
-        self._chunks: Iterator[ChatChunk] | None = None
+        self._number = 0
         self._closed = False
 
     def __iter__(self) -> Iterator[ChatChunk]:
@@ -37,23 +98,23 @@ class ChatStream:
         if self._closed:
             raise StopIteration
         try:
-            if self._chunks is None:
-                self._source = self._begin()
-                self._chunks = iter(self._source)
-            return next(self._chunks)
-        except GovernanceDecision as error:
-            self._closed = True
-            self._refused(error)
-            raise
-        except (StopIteration, TapPassError):
-            self._closed = True
+            if not self._number:
+                self._number = _kept.add(iter(self._begin()))
+            return _kept.next(self._number)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, GovernanceDecision):
+                self._refused(error)
             raise
 
     def close(self) -> None:
         """End it; what the model has not said yet is not waited for."""
         self._closed = True
-        if self._source is not None:
-            self._source.close()
+        _kept.close(self._number)
+
+    def __del__(self) -> None:
+        if self._number and not self._closed:
+            _kept.drop(self._number)
 
     def __enter__(self: S) -> S:
         return self
@@ -85,12 +146,10 @@ class AsyncChatStream:
                 self._source = await self._begin()
                 self._chunks = aiter(self._source)
             return await anext(self._chunks)
-        except GovernanceDecision as error:
+        except BaseException as error:
             self._closed = True
-            self._refused(error)
-            raise
-        except (StopAsyncIteration, TapPassError):
-            self._closed = True
+            if isinstance(error, GovernanceDecision):
+                self._refused(error)
             raise
 
     async def aclose(self) -> None:

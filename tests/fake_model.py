@@ -71,12 +71,16 @@ class Seen:
 
 
 class FakeModel:
-    """Answers by its script, then by `default`; `seen` are the requests, in order."""
+    """Answers by its script, then by `default`.
+
+    `seen` are the requests, in order; `asked` is set by the first, `gone` by a caller who hangs up.
+    """
 
     def __init__(self, *script: Answer | Raw, default: Answer | Raw | None = None) -> None:
         self.script = deque(script)
         self.default = default or Answer()
         self.seen: list[Seen] = []
+        self.asked = threading.Event()
         self.gone = threading.Event()
         self.refuse_stream_options = False
         self._lock = threading.Lock()
@@ -97,6 +101,7 @@ class FakeModel:
     def take(self, seen: Seen) -> Answer | Raw:
         with self._lock:
             self.seen.append(seen)
+            self.asked.set()
             if self.refuse_stream_options and "stream_options" in seen.body:
                 return error(400, "unknown_parameter")
             return self.script.popleft() if self.script else self.default
