@@ -38,8 +38,12 @@ def prepare(path: str) -> None:
             version = _version_of(path)
             if version == "":
                 _create(path)
+            elif version not in REVISIONS:
+                raise TapPassConfigError(
+                    f"{path} was written by a newer tappass (schema {version}, this one knows {HEAD}); update tappass"
+                )
             elif version != HEAD:
-                _upgrade(path, version)
+                upgrade(path)
     except (sqlite3.Error, OSError) as error:
         raise cannot_record(path, error) from error
 
@@ -78,18 +82,20 @@ def _create(path: str) -> None:
     os.chmod(path, 0o600)
 
 
-def _upgrade(path: str, version: str) -> None:
-    if version not in REVISIONS:
-        raise TapPassConfigError(
-            f"{path} was written by a newer tappass (schema {version}, this one knows {HEAD}); update tappass"
-        )
+def upgrade(path: str) -> None:
+    """Run the revisions that a file has not seen."""
     from alembic import command
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", "tappass.engine.store:migrations")
+    config.set_main_option("script_location", scripts())
     config.attributes["url"] = f"sqlite:///{path}"
     command.upgrade(config, "head")
+
+
+def scripts() -> str:
+    """Return where Alembic finds the revisions."""
+    return str(resources.files("tappass.engine.store").joinpath("migrations"))
 
 
 @contextmanager
