@@ -25,6 +25,7 @@ class GovernedCallable(wrapt.ObjectProxy[Any]):
 
     @property
     def __tappass__(self) -> ToolSpec:
+        """The mark of what is governed."""
         return self._self_spec
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

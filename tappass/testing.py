@@ -41,8 +41,8 @@ class MemoryPlane:
         from tappass.wire.ids import SYSTEM_CLOCK
 
         self.url = f"memory:{os.getpid()}-{next(_numbers)}"
-        self._settings = settings
-        sources = PolicySources.of(policy=dedent(policy), settings=settings)
+        self._policy, self._settings = dedent(policy), dedent(settings)
+        sources = PolicySources.of(policy=self._policy, settings=self._settings)
         self.plane: EmbeddedPlane = EmbeddedPlane.in_memory(sources, url=self.url, clock=clock or SYSTEM_CLOCK)
 
     def policy(self, text: str) -> None:
@@ -51,17 +51,30 @@ class MemoryPlane:
         Raises:
             TapPassConfigError: it is wrong; line and column are named.
         """
+        self._policy = dedent(text)
+        self._replace()
+
+    def settings(self, text: str) -> None:
+        """Put settings (TOML) in force, for sessions opened from now on.
+
+        Raises:
+            TapPassConfigError: they are wrong; the key is named.
+        """
+        self._settings = dedent(text)
+        self._replace()
+
+    def _replace(self) -> None:
         from tappass.engine.policy.files import PolicySources
         from tappass.session.registry import registry
 
-        self.plane.pipelines.replace(PolicySources.of(policy=dedent(text), settings=self._settings))
+        self.plane.pipelines.replace(PolicySources.of(policy=self._policy, settings=self._settings))
         registry.forget_implicit(self.url)
 
     def events(self, **equal: Any) -> list[AuditEvent]:
         """Return the log's events so far, in order; `events(type="call.decided", name="pay")` filters by field."""
-        self.plane.engine.store.flush()
-        events = self.plane.engine.store.events()
-        return [e for e in events if all(getattr(e, name) == value for name, value in equal.items())]
+        store = self.plane.engine.store
+        store.flush()
+        return [e for e in store.read.all_events() if all(getattr(e, name) == value for name, value in equal.items())]
 
 
 @contextmanager

@@ -17,7 +17,7 @@ Begun: TypeAlias = tuple[Flow[Any], ControlPlane, Call]
 ABegun: TypeAlias = tuple[Flow[Any], AsyncControlPlane, Call]
 
 
-class _Stopped(Exception):  # noqa: N818 (carries a StopIteration through a generator, which may not raise one)
+class _Stopped(Exception):
     pass
 
 
@@ -27,7 +27,7 @@ def drive(flow: Flow[Any], plane: ControlPlane, call: Call) -> Any:
         effect = next(flow)
         while True:
             try:
-                result = _perform(effect, plane)
+                result = perform(effect, plane)
             except StopIteration as error:
                 effect = flow.throw(_Stopped(error))
             except BaseException as error:
@@ -43,7 +43,8 @@ def drive(flow: Flow[Any], plane: ControlPlane, call: Call) -> Any:
         raise
 
 
-def _perform(effect: Effect[Any], plane: ControlPlane) -> Any:
+def perform(effect: Effect[Any], plane: ControlPlane) -> Any:
+    """Carry out one effect on the caller's thread."""
     match effect:
         case Run():
             result = effect.call(*effect.args, **effect.kwargs)
@@ -89,7 +90,7 @@ async def adrive(flow: Flow[Any], plane: AsyncControlPlane, call: Call) -> Any:
         effect = next(flow)
         while True:
             try:
-                result = await _aperform(effect, plane)
+                result = await aperform(effect, plane)
             except BaseException as error:
                 effect = flow.throw(error)
             else:
@@ -101,7 +102,8 @@ async def adrive(flow: Flow[Any], plane: AsyncControlPlane, call: Call) -> Any:
         raise
 
 
-async def _aperform(effect: Effect[Any], plane: AsyncControlPlane) -> Any:
+async def aperform(effect: Effect[Any], plane: AsyncControlPlane) -> Any:
+    """Carry out one effect in the caller's task."""
     match effect:
         case Run():
             result = effect.call(*effect.args, **effect.kwargs)
@@ -164,7 +166,7 @@ def streaming(begin: Callable[..., Begun]) -> Callable[..., Generator[Any, Any, 
                     if type(effect) is Emit:
                         result = yield effect.item
                     else:
-                        result = _perform(effect, plane)
+                        result = perform(effect, plane)
                         source = result if type(effect) is Run else source
                 except BaseException as error:
                     effect = flow.throw(error)
@@ -199,7 +201,7 @@ def astreaming(begin: Callable[..., Awaitable[ABegun]]) -> Callable[..., AsyncGe
                     if type(effect) is Emit:
                         result = yield effect.item
                     else:
-                        result = await _aperform(effect, plane)
+                        result = await aperform(effect, plane)
                         source = result if type(effect) is Run else source
                 except BaseException as error:
                     effect = flow.throw(error)

@@ -36,7 +36,7 @@ Encoders: TypeAlias = Mapping[str | type, Encoder]
 MAX_DEPTH = 64
 
 
-class Unprojectable(Exception):  # noqa: N818 (a verdict on a value, turned into TapPassConfigError by the caller)
+class Unprojectable(Exception):
     """A value that policy cannot see; says where it stands and why."""
 
     def __init__(self, where: str, why: str) -> None:

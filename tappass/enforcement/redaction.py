@@ -35,7 +35,16 @@ def texts(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
         elif isinstance(item, list | tuple):
             stack.extend((f"{at}/{i}", item[i]) for i in range(len(item) - 1, -1, -1))
         elif isinstance(item, int | float) and not isinstance(item, bool):
-            yield at, str(item)
+            yield at, _decimal(item)
+
+
+def _decimal(number: float) -> str:
+    try:
+        return str(number)
+    except ValueError as error:
+        raise TapPassConfigError(
+            "an integer is too long to be written in decimal, so its value could not be inspected; pass it as text"
+        ) from error
 
 
 class _Span:

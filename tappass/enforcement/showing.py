@@ -14,7 +14,7 @@ from tappass.enforcement.redaction import redact_value
 from tappass.wire.findings import Redaction
 
 
-class Unrebuildable(Exception):  # noqa: N818 (a verdict on a value, never seen by users)
+class Unrebuildable(Exception):
     """A span cannot be replaced inside this type without breaking it."""
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from tappass.engine.inspection import Inspection, ResultScanner, masked
+from tappass.enforcement.port import Scanner
+from tappass.engine import inspection
 from tappass.engine.leaves import Leaves
 from tappass.engine.pipelines import Pipelines
 from tappass.engine.policy.facts import Facts, Verdict
@@ -23,7 +24,7 @@ from tappass.wire.obligations import Obligation, ScanResult
 from tappass.wire.refusals import PolicyBlock, Refusal, TierDenied
 from tappass.wire.sessions import OBSERVE, Opening, SessionRecord
 
-_DECIDED = "INSERT INTO call (task_id, org_id, session_id, outcome, decided_seq) VALUES (?, ?, ?, ?, ?)"
+_DECIDED = "INSERT INTO call (task_id, org_id, session_id, outcome, decided_seq, ended_seq) VALUES (?, ?, ?, ?, ?, ?)"
 _DEFINED = (
     "INSERT INTO tool_definition (org_id, project_id, digest, server, name, definition, first_seen_at, first_seen_seq)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
@@ -107,7 +108,7 @@ class Engine:
         if refusal is not None and record.mode == OBSERVE:
             refusal, would_be = None, verdict.outcome
         if refusal is None:
-            obligations = Inspection(opened.pipeline.detectors).obligations(verdict, findings)
+            obligations = inspection.obligations(verdict, findings)
             unable = [
                 o.__struct_config__.tag for o in obligations if o.__struct_config__.tag not in request.capabilities
             ]
@@ -157,13 +158,16 @@ class Engine:
             findings=counted(decision.findings),
             traceparent=request.traceparent,
         )
-        body = self._content(opened, {"arguments": action.arguments, "types": action.types}, decision.findings)
+        body = self._content(
+            opened, {"arguments": action.arguments, "types": action.types}, decision.findings, "/arguments"
+        )
         keys = (request.task_id, self.leaves.org_id, record.session_id, decision.outcome)
         define = self._definition(request)
 
         def write(tx: Tx) -> None:
             written = tx.append(event, body)
-            tx.execute(_DECIDED, (*keys, written.seq))
+            # A refusal is an ending of its own: there is nothing to wait for.
+            tx.execute(_DECIDED, (*keys, written.seq, None if decision.outcome == ALLOW else written.seq))
             if define is not None:
                 tx.execute(_DEFINED, (*define, written.at, written.seq))
 
@@ -179,12 +183,12 @@ class Engine:
         keys = (self.leaves.org_id, self.leaves.project_id, digest)
         return (*keys, definition.server, definition.name, canonical(definition))
 
-    def _content(self, opened: Open, value: Any, findings: tuple[Finding, ...], where: str = "") -> bytes | None:
+    def _content(self, opened: Open, value: Any, findings: tuple[Finding, ...], where: str) -> bytes | None:
         """Return what is stored of a value: nothing, all, or all with every finding masked."""
         keep = opened.pipeline.settings.audit.content
         if keep == "none":
             return None
-        body = msgspec.json.encode(masked(value, findings, where) if keep == "redacted" else value)
+        body = msgspec.json.encode(inspection.masked(value, findings, where) if keep == "redacted" else value)
         return body if len(body) <= opened.pipeline.settings.limits.content_bytes else None
 
     def settle(self, ending: Ending) -> Settlement:
@@ -198,7 +202,7 @@ class Engine:
         settlement = Settlement(findings=ending.findings)
         if ending.scan is not None and ending.result is not msgspec.UNSET:
             try:
-                settlement = Inspection(opened.pipeline.detectors).settlement(ending.scan, ending.result, ending.opaque)
+                settlement = inspection.settlement(opened.pipeline.detectors, ending.scan, ending.result, ending.opaque)
             except Exception as error:
                 settlement = Settlement(
                     withheld_by="detector-failed", reason=f"a detector failed on its result: {type(error).__name__}"
@@ -206,9 +210,9 @@ class Engine:
         self._end(opened, ending, settlement)
         return settlement
 
-    def scanner(self, scan: ScanResult, session_id: str) -> ResultScanner:
+    def scanner(self, scan: ScanResult, session_id: str) -> Scanner:
         """Return a reader for one streamed result of a call in that session."""
-        return ResultScanner(self.sessions.find(session_id).pipeline.detectors, scan)
+        return inspection.scanner(scan)
 
     def _end(self, opened: Open, ending: Ending, settlement: Settlement) -> None:
         record = opened.record

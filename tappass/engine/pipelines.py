@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from tappass.engine.detect.detectors import Detectors
+from tappass.engine.detect.detectors import Detectors, catalogue
 from tappass.engine.leaves import Leaves
 from tappass.engine.policy.files import PolicySources, find_files
 from tappass.engine.policy.policy import Policy
@@ -101,7 +101,7 @@ class Pipelines:
             TapPassConfigError: there is no accepted version, and the one on disk is wrong.
         """
         with self._lock:
-            accepted = self._accepted()
+            accepted = self.accepted()
             sources = self.sources()
             if accepted is None:
                 return self._accept(sources, FIRST_USE, None)
@@ -133,7 +133,7 @@ class Pipelines:
 
     def pending(self) -> Pending | None:
         """Return the change on disk that waits to be accepted, None if what is on disk rules."""
-        accepted = self._accepted()
+        accepted = self.accepted()
         sources = self.sources()
         if accepted is not None and sources.digest == accepted.sources_digest:
             return None
@@ -150,19 +150,19 @@ class Pipelines:
             TapPassConfigError: it is wrong, file, line and column named; the old version still rules.
         """
         with self._lock:
-            old = self._accepted()
+            old = self.accepted()
             return old, self._accept(self.sources(), by, old)
 
     def replace(self, sources: PolicySources) -> Pipeline:
         """Put sources given by code in force."""
         with self._lock:
-            pipeline = self._accept(sources, "code", self._accepted())
+            pipeline = self._accept(sources, "code", self.accepted())
             self._fixed = sources
             return pipeline
 
-    def _accepted(self) -> Pipeline | None:
+    def accepted(self) -> Pipeline | None:
         """Return the newest accepted version; another process may have accepted it."""
-        row = self._store.row(_LATEST, (self._leaves.org_id, self._leaves.project_id))
+        row = self._store.read.row(_LATEST, (self._leaves.org_id, self._leaves.project_id))
         if row is None:
             return None
         uuid, bundle, settings, digest, by, at = row
@@ -173,7 +173,7 @@ class Pipelines:
         return known
 
     def _load(self, sources: PolicySources) -> tuple[Policy, Settings]:
-        return sources.load_policy(Detectors.kinds()), sources.load_settings()
+        return sources.load_policy(frozenset(catalogue())), sources.load_settings()
 
     def _accept(self, sources: PolicySources, by: str, old: Pipeline | None) -> Pipeline:
         policy, settings = self._load(sources)

@@ -85,5 +85,7 @@ def _embedded(path: Path) -> Plane:
     try:
         from tappass.plane.embedded import EmbeddedPlane
     except ImportError as error:
+        if (error.name or "").partition(".")[0] == "tappass":
+            raise
         raise missing("embedded", "the embedded plane") from error
     return EmbeddedPlane.at(path)

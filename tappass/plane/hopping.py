@@ -57,5 +57,5 @@ async def hop_to_the_end(function: Callable[[T], R], argument: T) -> R:
 
 
 async def _until_idle(running: list[Any]) -> None:
-    while running:
+    while running:  # noqa: ASYNC110 (set from a thread that knows of no event loop)
         await anyio.sleep(0.001)

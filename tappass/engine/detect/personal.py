@@ -42,36 +42,35 @@ def luhn(digits: bytes) -> bool:
     return (sum(d - 48 for d in digits[-1::-2]) + sum(double[d - 48] for d in digits[-2::-2])) % 10 == 0
 
 
-# First digits, from and to, with the lengths that issuers give out.
+# First four digits, from and to, with the lengths that issuers give out.
 _ISSUERS = (
-    (4, 4, (13, 16, 19)),
-    (51, 55, (16,)),
+    (4000, 4999, (13, 16, 19)),
+    (5100, 5599, (16,)),
     (2221, 2720, (16,)),
-    (34, 34, (15,)),
-    (37, 37, (15,)),
-    (300, 305, (14, 16)),
+    (3400, 3499, (15,)),
+    (3700, 3799, (15,)),
+    (3000, 3059, (14, 16)),
     (3095, 3095, (14, 16)),
-    (36, 36, (14, 16)),
-    (38, 39, (14, 16)),
+    (3600, 3699, (14, 16)),
+    (3800, 3999, (14, 16)),
     (3528, 3589, (16, 17, 18, 19)),
     (1800, 1800, (15,)),
     (2131, 2131, (15,)),
     (6011, 6011, (16, 17, 18, 19)),
-    (644, 659, (16, 17, 18, 19)),
-    (62, 62, (16, 17, 18, 19)),
-    (50, 50, (12, 13, 14, 15, 16, 17, 18, 19)),
-    (56, 69, (12, 13, 14, 15, 16, 17, 18, 19)),
+    (6440, 6599, (16, 17, 18, 19)),
+    (6200, 6299, (16, 17, 18, 19)),
+    (5000, 5099, (12, 13, 14, 15, 16, 17, 18, 19)),
+    (5600, 6999, (12, 13, 14, 15, 16, 17, 18, 19)),
 )
 
 
 def _issued(digits: bytes) -> bool:
-    return any(
-        len(digits) in lengths and low <= int(digits[: len(str(low))]) <= high for low, high, lengths in _ISSUERS
-    )
+    first = int(digits[:4])
+    return any(low <= first <= high and len(digits) in lengths for low, high, lengths in _ISSUERS)
 
 
-_CARDS = (
-    r"[0-9]{12,19}",
+_PLAIN = (r"[0-9]{12,19}",)
+_GROUPED = (
     r"[0-9]{4}(?:[ -][0-9]{4}){3}[ -]?[0-9]{3}",
     r"[0-9]{4}(?:[ -][0-9]{4}){3}",
     r"[0-9]{4}[ -][0-9]{6}[ -][0-9]{4,5}",
@@ -80,9 +79,11 @@ _CARDS = (
 
 def _card(view: bytes, head: Any) -> Span | None:
     start = head.start()
-    for shape in _CARDS:
+    if touches_digit(view, start, len(view)):
+        return None
+    for shape in _PLAIN if view[start + 4 : start + 5].isdigit() else _GROUPED:
         match = pattern(shape).match(view, start, start + 28)
-        if match is None or touches_digit(view, start, match.end()):
+        if match is None or view[match.end() : match.end() + 1].isalnum():
             continue
         digits = match.group().replace(b" ", b"").replace(b"-", b"")
         if _issued(digits) and luhn(digits):
