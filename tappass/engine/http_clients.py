@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -88,5 +89,6 @@ def _forget_in_child() -> None:
     _client, _lock = None, threading.Lock()
 
 
+atexit.register(close)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_in_child)
