@@ -16,10 +16,7 @@ _COUNTS = (
     " WHERE session_id IN ({}) GROUP BY session_id"
 )
 _NAMES = "SELECT agent_uuid, name FROM agent WHERE agent_uuid IN ({})"
-_SAID = (
-    "SELECT content.seq, content.body FROM leaf JOIN content ON content.log_no = leaf.log_no AND content.seq = leaf.seq"
-    " WHERE leaf.session_id = ?"
-)
+_SAID = "SELECT seq, body FROM leaf WHERE session_id = ? AND body IS NOT NULL"
 # A parent that is its own descendant cannot be written by this plane; a forged database could hold one.
 _DEEPEST = 50
 

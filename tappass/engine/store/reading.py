@@ -11,6 +11,7 @@ import msgspec
 
 from tappass.engine.store.connection import Link
 from tappass.engine.store.outage import cannot_read, is_outage
+from tappass.engine.store.transaction import place_of
 from tappass.wire.events import AuditEvent
 
 DEFAULT_ORG, DEFAULT_PROJECT = "org_local", "prj_local"
@@ -63,9 +64,16 @@ class OpenCall(msgspec.Struct, frozen=True, kw_only=True):
 _SESSION = (
     "SELECT session_id, parent, agent_uuid, pipeline_uuid, kind, name, mode, tier, status, implicit, opened_at,"
     " closed_at, opened_seq, closed_seq, (SELECT count(*) FROM call WHERE call.session_id = session.session_id"
-    " AND ended_seq IS NULL) FROM session"
+    " AND ended_seq IS NULL AND outcome = 'allow') FROM session"
 )
-_FILTERS = ("session_id", "task_id", "agent_uuid", "pipeline_uuid", "type")
+_OPEN = "ended_seq IS NULL AND outcome = 'allow'"
+_FILTERS = (
+    "session_id",
+    "task_id",
+    "json_extract(CAST(bytes AS TEXT), '$.agent_uuid')",
+    "json_extract(CAST(bytes AS TEXT), '$.pipeline_uuid')",
+    "type",
+)
 
 
 class Reader:
@@ -121,11 +129,12 @@ class Reader:
             row = self.query("SELECT session_id FROM call WHERE task_id = ?", (task_id,))
             wanted += [("session_id", row[0][0])] if row else []
         clauses = "".join(f" AND {name} = ?" for name, _ in wanted)
-        sql = (
-            "SELECT bytes FROM leaf WHERE log_no = (SELECT log_no FROM log WHERE org_id = ?) AND seq > ?"  # noqa: S608
-            f"{clauses} ORDER BY seq LIMIT ?"
-        )
-        rows = self.query(sql, (org_id, after, *(value for _, value in wanted), limit))
+        sql = f"SELECT bytes FROM leaf WHERE place > ? AND place < ?{clauses} ORDER BY place LIMIT ?"  # noqa: S608
+        head = self.head(org_id)
+        if head is None:
+            return []
+        bounds = (place_of(head.log_no, after), place_of(head.log_no + 1, 0))
+        rows = self.query(sql, (*bounds, *(value for _, value in wanted), limit))
         return [_decode_event(row[0]) for row in rows]
 
     def all_events(self, *, org_id: str = DEFAULT_ORG) -> Iterator[AuditEvent]:
@@ -140,9 +149,9 @@ class Reader:
         if head is None:
             return
         stop = head.size if end is None else min(end, head.size)
-        sql = "SELECT seq, bytes, hash FROM leaf WHERE log_no = ? AND seq >= ? AND seq < ? ORDER BY seq LIMIT ?"
+        sql = "SELECT seq, bytes, hash FROM leaf WHERE place >= ? AND place < ? ORDER BY place LIMIT ?"
         while start < stop:
-            rows = self.query(sql, (head.log_no, start, stop, _PAGE))
+            rows = self.query(sql, (place_of(head.log_no, start), place_of(head.log_no, stop), _PAGE))
             yield from rows
             if len(rows) < _PAGE:
                 return
@@ -152,11 +161,12 @@ class Reader:
         self, *, org_id: str = DEFAULT_ORG, start: int = 0, end: int | None = None
     ) -> dict[int, tuple[bytes, bytes]]:
         """Return `seq -> (salt, body)` of the contents still stored in a stretch of the log."""
-        sql = (
-            "SELECT seq, salt, body FROM content WHERE log_no = (SELECT log_no FROM log WHERE org_id = ?)"
-            " AND seq >= ? AND seq < ?"
-        )
-        rows = self.query(sql, (org_id, start, (1 << 62) if end is None else end))
+        head = self.head(org_id)
+        if head is None:
+            return {}
+        sql = "SELECT seq, salt, body FROM leaf WHERE place >= ? AND place < ? AND body IS NOT NULL"
+        stop = head.size if end is None else min(end, head.size)
+        rows = self.query(sql, (place_of(head.log_no, start), place_of(head.log_no, stop)))
         return {seq: (salt, body) for seq, salt, body in rows}
 
     def content(self, seq: int, *, org_id: str = DEFAULT_ORG) -> bytes | None:
@@ -196,11 +206,9 @@ class Reader:
 
     def open_calls(self, *, session_id: str = "", limit: int = 1000) -> list[OpenCall]:
         """Return calls without an ending, oldest first, of one session or of all."""
-        sql = (
-            "SELECT task_id, session_id, decided_seq FROM call WHERE ended_seq IS NULL AND (? = '' OR session_id = ?)"
-            " ORDER BY decided_seq LIMIT ?"
-        )
-        rows = self.query(sql, (session_id, session_id, limit))
+        one = " AND session_id = ?" if session_id else ""
+        sql = f"SELECT task_id, session_id, decided_seq FROM call WHERE {_OPEN}{one} ORDER BY task_id LIMIT ?"  # noqa: S608
+        rows = self.query(sql, (session_id, limit) if session_id else (limit,))
         return [OpenCall(task_id=row[0], session_id=row[1], decided_seq=row[2]) for row in rows]
 
     def close(self) -> None:

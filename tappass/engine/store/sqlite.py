@@ -18,7 +18,7 @@ from tappass.engine.store.flusher import Flusher
 from tappass.engine.store.loss import Lost
 from tappass.engine.store.outage import cannot_record, is_outage, keeps_connection
 from tappass.engine.store.reading import DEFAULT_ORG, Reader
-from tappass.engine.store.transaction import Tx
+from tappass.engine.store.transaction import Tx, place_of
 from tappass.errors import TapPassConfigError, TapPassConnectionError
 from tappass.wire.events import AuditEvent
 from tappass.wire.ids import SYSTEM_CLOCK, UUID_IDS, Clock, Ids, rfc3339
@@ -83,7 +83,7 @@ class SqliteStore:
         self._owner = 0
         self._queue: SimpleQueue[Write] = SimpleQueue()
         self._waiting: list[Write] = []
-        self._doubt: tuple[int, tuple[int, int, bytes]] | None = None
+        self._doubt: tuple[int, tuple[int, bytes]] | None = None
         self._pid = os.getpid()
 
     def run(self, fn: Callable[[Tx], T]) -> T:
@@ -134,8 +134,10 @@ class SqliteStore:
         Raises:
             TapPassConnectionError: the database cannot be written; nothing was erased.
         """
-        sql = "DELETE FROM content WHERE log_no = (SELECT log_no FROM log WHERE org_id = ?) AND seq = ?"
-        return self.run(lambda tx: sum(tx.execute(sql, (org_id, seq)).rowcount for seq in seqs))
+        head = self.read.head(org_id)
+        places = [place_of(head.log_no, seq) for seq in seqs] if head else []
+        sql = "UPDATE leaf SET salt = NULL, body = NULL WHERE place = ? AND body IS NOT NULL"
+        return self.run(lambda tx: sum(tx.execute(sql, (place,)).rowcount for place in places))
 
     def sync(self) -> None:
         """Have everything committed so far survive power loss.
@@ -257,9 +259,9 @@ class SqliteStore:
         if self._waiting and not self._flusher.armed:
             self._flusher.arm()
 
-    def _resolve_doubt(self, connection: sqlite3.Connection, count: int, last: tuple[int, int, bytes]) -> None:
+    def _resolve_doubt(self, connection: sqlite3.Connection, count: int, last: tuple[int, bytes]) -> None:
         """Find out whether a commit that failed was written all the same: nothing may be written twice."""
-        sql = "SELECT 1 FROM leaf WHERE log_no = ? AND seq = ? AND bytes = ?"
+        sql = "SELECT 1 FROM leaf WHERE place = ? AND bytes = ?"
         if connection.execute(sql, last).fetchone():
             del self._waiting[:count]
         self._doubt = None

@@ -17,12 +17,16 @@ from tappass.wire.events import AuditEvent
 from tappass.wire.ids import Clock, Ids, rfc3339
 
 _LEAF = (
-    "INSERT INTO leaf (log_no, seq, type, session_id, task_id, agent_uuid, pipeline_uuid, hash, bytes)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO leaf (place, log_no, seq, type, session_id, task_id, hash, bytes, salt, body)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_CONTENT = "INSERT INTO content (log_no, seq, salt, body) VALUES (?, ?, ?, ?)"
 _HEAD = "SELECT log_no, log_id, epoch, size, frontier FROM log WHERE org_id = ?"
 _NEW_LOG = "INSERT INTO log (log_id, org_id, epoch, size, frontier, created_at) VALUES (?, ?, 1, 0, x'', ?)"
+
+
+def place_of(log_no: int, seq: int) -> int:
+    """Return the key of a leaf."""
+    return (log_no << 40) + seq
 
 
 class Head:
@@ -40,7 +44,7 @@ class Tx:
     Attributes:
         attempted: the event last given to `append`, written or not.
         heads: where the logs written to stand, by organisation.
-        last: number, place and bytes of the leaf last appended.
+        last: place and bytes of the leaf last appended.
     """
 
     __slots__ = ("_clock", "_connection", "_ids", "_path", "_seen", "attempted", "heads", "last")
@@ -53,7 +57,7 @@ class Tx:
         self._clock, self._ids = clock, ids
         self._path = path
         self.heads: dict[str, Head] = {}
-        self.last: tuple[int, int, bytes] | None = None
+        self.last: tuple[int, bytes] | None = None
         self.attempted: AuditEvent | None = None
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> sqlite3.Cursor:
@@ -75,21 +79,19 @@ class Tx:
         """
         self.attempted = event
         head = self.heads.get(event.org_id) or self._head(event.org_id)
-        size, salt, digest = head.size, b"", None
+        size, number, salt, digest = head.size, head.log_no, None, None
         if content is not None:
             salt = os.urandom(32)
             digest = hashlib.sha256(salt + content).hexdigest()
         event = msgspec.structs.replace(event, log_id=head.log_id, epoch=head.epoch, seq=size, content=digest)
         leaf = canonical(event)
         hashed = leaf_hash(leaf)
-        place = (head.log_no, size)
-        ids = (event.session_id, event.task_id, event.agent_uuid, event.pipeline_uuid)
-        self.execute(_LEAF, (*place, event.type, *ids, hashed, leaf))
-        if content is not None:
-            self.execute(_CONTENT, (*place, salt, content))
+        place = place_of(number, size)
+        ids = (event.type, event.session_id, event.task_id)
+        self.execute(_LEAF, (place, number, size, *ids, hashed, leaf, salt, content))
         head.frontier = push(size, head.frontier, hashed)
         head.size = size + 1
-        self.last = (*place, leaf)
+        self.last = (place, leaf)
         return event
 
     def finish(self) -> None:

@@ -88,7 +88,7 @@ def test_a_database_by_a_newer_tappass_is_refused(path):
 
 
 def test_everything_of_a_tenant_says_whose_it_is():
-    by_log = {"leaf", "content", "checkpoint", "approval_vote"}
+    by_log = {"leaf", "checkpoint", "approval_vote"}
     for table in schema.metadata.tables.values():
         assert "org_id" in table.columns or table.name in by_log, table.name
 

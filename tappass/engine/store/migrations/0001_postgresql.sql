@@ -123,7 +123,7 @@ CREATE TABLE call (
     PRIMARY KEY (task_id)
 );
 
-CREATE INDEX call_open ON call (session_id) WHERE ended_seq IS NULL;
+CREATE INDEX call_session ON call (session_id);
 
 CREATE TABLE checkpoint (
     log_no BIGINT NOT NULL,
@@ -131,14 +131,6 @@ CREATE TABLE checkpoint (
     note TEXT DEFAULT '' NOT NULL,
     created_at TEXT DEFAULT '' NOT NULL,
     PRIMARY KEY (log_no, size)
-);
-
-CREATE TABLE content (
-    log_no BIGINT NOT NULL,
-    seq BIGINT NOT NULL,
-    salt BYTEA NOT NULL,
-    body BYTEA NOT NULL,
-    PRIMARY KEY (log_no, seq)
 );
 
 CREATE TABLE correlation_token (
@@ -174,16 +166,17 @@ CREATE TABLE latch (
 );
 
 CREATE TABLE leaf (
-    log_no BIGINT NOT NULL,
-    seq BIGINT NOT NULL,
+    place BIGINT NOT NULL,
+    log_no BIGINT DEFAULT 0 NOT NULL,
+    seq BIGINT DEFAULT 0 NOT NULL,
     type TEXT DEFAULT '' NOT NULL,
     session_id TEXT DEFAULT '' NOT NULL,
     task_id TEXT DEFAULT '' NOT NULL,
-    agent_uuid TEXT DEFAULT '' NOT NULL,
-    pipeline_uuid TEXT DEFAULT '' NOT NULL,
     hash BYTEA NOT NULL,
     bytes BYTEA NOT NULL,
-    PRIMARY KEY (log_no, seq)
+    salt BYTEA,
+    body BYTEA,
+    PRIMARY KEY (place)
 );
 
 CREATE INDEX leaf_session ON leaf (session_id);

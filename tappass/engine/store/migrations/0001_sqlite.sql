@@ -126,7 +126,7 @@ CREATE TABLE call (
 )
  WITHOUT ROWID;
 
-CREATE INDEX call_open ON call (session_id) WHERE ended_seq IS NULL;
+CREATE INDEX call_session ON call (session_id);
 
 CREATE TABLE checkpoint (
     log_no BIGINT NOT NULL,
@@ -134,15 +134,6 @@ CREATE TABLE checkpoint (
     note TEXT DEFAULT '' NOT NULL,
     created_at TEXT DEFAULT '' NOT NULL,
     PRIMARY KEY (log_no, size)
-)
- WITHOUT ROWID;
-
-CREATE TABLE content (
-    log_no BIGINT NOT NULL,
-    seq BIGINT NOT NULL,
-    salt BLOB NOT NULL,
-    body BLOB NOT NULL,
-    PRIMARY KEY (log_no, seq)
 )
  WITHOUT ROWID;
 
@@ -181,18 +172,18 @@ CREATE TABLE latch (
  WITHOUT ROWID;
 
 CREATE TABLE leaf (
-    log_no BIGINT NOT NULL,
-    seq BIGINT NOT NULL,
+    place INTEGER NOT NULL,
+    log_no BIGINT DEFAULT 0 NOT NULL,
+    seq BIGINT DEFAULT 0 NOT NULL,
     type TEXT DEFAULT '' NOT NULL,
     session_id TEXT DEFAULT '' NOT NULL,
     task_id TEXT DEFAULT '' NOT NULL,
-    agent_uuid TEXT DEFAULT '' NOT NULL,
-    pipeline_uuid TEXT DEFAULT '' NOT NULL,
     hash BLOB NOT NULL,
     bytes BLOB NOT NULL,
-    PRIMARY KEY (log_no, seq)
-)
- WITHOUT ROWID;
+    salt BLOB,
+    body BLOB,
+    PRIMARY KEY (place)
+);
 
 CREATE INDEX leaf_session ON leaf (session_id);
 
