@@ -4,6 +4,7 @@ You get two fixtures as soon as tappass is installed: `tappass_plane` decides ev
 reads its log. Put such tests beside your tools; run this file with pytest, or as it is.
 """
 
+import subprocess
 import sys
 
 import pytest
@@ -59,4 +60,5 @@ def test_what_no_rule_can_compare_is_refused() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(pytest.main([__file__, "-q", "-p", "no:cacheprovider"]))
+    pytest_here = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    sys.exit(subprocess.run(pytest_here, check=False).returncode)
