@@ -102,7 +102,10 @@ DECISIONS = [
     (PolicyBlockError, {"blocked_by": "r", "classification": "SECRET"}),
     (
         RedactionApplied,
-        {"redactions": (Redaction(kind="EMAIL", start=0, end=3, replacement="[EMAIL]"),), "redacted_content": "[EMAIL]"},
+        {
+            "redactions": (Redaction(kind="EMAIL", start=0, end=3, replacement="[EMAIL]"),),
+            "redacted_content": "[EMAIL]",
+        },
     ),
     (ApprovalRequired, {"approval_url": "http://x", "resume_token": "t", "expires_at": "2026-01-01T00:00:00Z"}),
     (TrustTierDenied, {"required_tier": "trusted", "actual_tier": "standard"}),

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import Any, TypeAlias
 
 from tappass.enforcement.action import Call
-from tappass.enforcement.effects import Decide, Effect, Emit, End, Flow, OpenScanner, Pull, Run, Settle
+from tappass.enforcement.effects import Decide, Effect, Emit, End, Flow, OpenScanner, Pull, Run, Settle, running
 from tappass.enforcement.port import AsyncControlPlane, ControlPlane
 from tappass.errors import TapPassConfigError
 from tappass.wire.endings import ABANDONED
@@ -47,7 +47,12 @@ def perform(effect: Effect[Any], plane: ControlPlane) -> Any:
     """Carry out one effect on the caller's thread."""
     match effect:
         case Run():
-            result = effect.call(*effect.args, **effect.kwargs)
+            outer = running.get()
+            running.set(effect.task_id)
+            try:
+                result = effect.call(*effect.args, **effect.kwargs)
+            finally:
+                running.set(outer)
             if hasattr(type(result), "__await__"):
                 _refuse_awaitable(result)
             return result
@@ -106,8 +111,13 @@ async def aperform(effect: Effect[Any], plane: AsyncControlPlane) -> Any:
     """Carry out one effect in the caller's task."""
     match effect:
         case Run():
-            result = effect.call(*effect.args, **effect.kwargs)
-            return await result if hasattr(type(result), "__await__") else result
+            outer = running.get()
+            running.set(effect.task_id)
+            try:
+                result = effect.call(*effect.args, **effect.kwargs)
+                return await result if hasattr(type(result), "__await__") else result
+            finally:
+                running.set(outer)
         case Decide():
             return await plane.decide(effect.request)
         case Settle():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from contextvars import ContextVar
 from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 from tappass.wire.decisions import Decision, DecisionRequest
@@ -10,6 +11,9 @@ from tappass.wire.endings import Ending, Settlement
 from tappass.wire.obligations import ScanResult
 
 T = TypeVar("T")
+
+running: ContextVar[str] = ContextVar("tappass_task", default="")
+"""The task id of the governed call that runs in this context, "" between calls."""
 
 
 class Effect(Generic[T]):
@@ -30,12 +34,15 @@ class Decide(Effect[Decision]):
 class Run(Effect[Any]):
     """Call what was governed, with exactly these arguments."""
 
-    __slots__ = ("args", "call", "kwargs")
+    __slots__ = ("args", "call", "kwargs", "task_id")
 
-    def __init__(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], task_id: str = ""
+    ) -> None:
         self.call = call
         self.args = args
         self.kwargs = kwargs
+        self.task_id = task_id
 
 
 class Settle(Effect[Settlement]):

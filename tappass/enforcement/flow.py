@@ -30,7 +30,7 @@ def enforce(call: Call) -> Flow[Any]:
     decision = yield from admit(call)
     try:
         args, kwargs = bounded(call, decision)
-        result = yield from do(Run(call.run, args, kwargs))
+        result = yield from do(Run(call.run, args, kwargs, call.task_id))
     except GeneratorExit:
         raise  # the driver settles: a closing generator may not yield
     except BaseException as error:
@@ -112,7 +112,7 @@ def enforce_stream(call: Call) -> Flow[Any]:
         args, kwargs = bounded(call, decision)
         if (scan := scan_of(decision)) is not None:
             scanner = yield from do(OpenScanner(scan, call.scope.session_id))
-        source = yield from do(Run(call.run, args, kwargs))
+        source = yield from do(Run(call.run, args, kwargs, call.task_id))
         value = yield from pump(call, decision, source, scanner)
     except GeneratorExit:
         raise

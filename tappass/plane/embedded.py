@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 from tappass.enforcement.port import AsyncChunkSource, ChunkSource
+from tappass.engine.audit.checkpoint import Checkpointer
+from tappass.engine.audit.keys import LogKey, log_key
 from tappass.engine.engine import Engine
 from tappass.engine.gateway import Gateway
 from tappass.engine.leaves import Leaves
 from tappass.engine.pipelines import Pipelines
 from tappass.engine.policy.files import PolicySources
-from tappass.engine.store.sqlite import MEMORY, SqliteStore
+from tappass.engine.store.connection import MEMORY
+from tappass.engine.store.sqlite import SqliteStore
 from tappass.plane.connect import home_of
 from tappass.plane.hopping import hop, hop_to_the_end
 from tappass.wire.chat import ChatRequest, ChatResponse
@@ -39,6 +43,7 @@ class EmbeddedPlane:
         directory: Path | None,
         *,
         url: str,
+        log_key: LogKey,
         sources: PolicySources | None = None,
         clock: Clock = SYSTEM_CLOCK,
         ids: Ids = UUID_IDS,
@@ -46,6 +51,7 @@ class EmbeddedPlane:
         leaves = Leaves(clock)
         self.url = url
         self.directory = directory
+        self.log_key = log_key
         self.pipelines = Pipelines(store, directory, leaves, clock, sources)
         self.engine = Engine(store, self.pipelines, leaves, clock=clock, ids=ids)
         self.gateway = Gateway(self.engine)
@@ -56,16 +62,20 @@ class EmbeddedPlane:
     def at(cls, path: Path) -> EmbeddedPlane:
         """Open the plane whose database is that file; policy lies beside its `.tappass` directory."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        plane = cls(SqliteStore(path), home_of(path), url=f"sqlite:///{path}")
-        if plane.pipelines.current().settings.audit.synchronous == "full":
+        url, key = f"sqlite:///{path}", log_key(path.parent)
+        plane = cls(SqliteStore(path), home_of(path), url=url, log_key=key)
+        audit = plane.pipelines.current().settings.audit
+        if audit.synchronous == "full":
             plane.engine.store.close()
-            plane = cls(SqliteStore(path, synchronous="full"), home_of(path), url=plane.url)
+            plane = cls(SqliteStore(path, synchronous="full"), home_of(path), url=url, log_key=key)
+        Checkpointer(plane.engine.store, key, witness=audit.witness or None).attach(audit.checkpoint_every_s)
         return plane
 
     @classmethod
     def in_memory(cls, sources: PolicySources, *, url: str, clock: Clock = SYSTEM_CLOCK) -> EmbeddedPlane:
         """Make a plane that lives as long as this object; for tests."""
-        return cls(SqliteStore(MEMORY, clock=clock), None, url=url, sources=sources, clock=clock)
+        key = LogKey(os.urandom(32))
+        return cls(SqliteStore(MEMORY, clock=clock), None, url=url, log_key=key, sources=sources, clock=clock)
 
     def shutdown(self) -> None:
         """Write out what waits, sign a checkpoint, let go of connections."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from tappass.enforcement.effects import running
 from tappass.enforcement.latch import Latch
 from tappass.enforcement.port import Plane
 from tappass.wire.correlation import Correlation
@@ -33,7 +34,8 @@ class Session:
     """An open unit of work.
 
     Attributes:
-        session_id, agent_uuid, pipeline_uuid, audit_url: the session's correlation; `task_id` is "" here.
+        session_id, agent_uuid, pipeline_uuid, audit_url: the session's correlation.
+        task_id: the call that runs in this context, "" between calls.
         name, agent: what it was opened as, and who acts.
         mode: enforce, or observe (decides and records, but lets policy's refusals pass).
         parent: the id of the session around it, "" at the top.
@@ -64,8 +66,8 @@ class Session:
 
     @property
     def task_id(self) -> str:
-        """Empty: a session is no task; it is here so that all five ids are on it."""
-        return ""
+        """The id of the governed call that runs here and now, "" between calls: a tool's own idempotency key."""
+        return running.get()
 
     @property
     def observed(self) -> bool:
