@@ -51,8 +51,9 @@ class Flusher:
         self._start()
 
     def stop(self) -> None:
-        """Let the thread end."""
+        """Let the thread end, and start no other."""
         self._due.clear()
+        self._started = True
         self._wake.put(False)
 
     def _start(self) -> None:
@@ -70,6 +71,8 @@ class Flusher:
         while wake is self._wake and os.getpid() == pid:
             try:
                 if not wake.get(timeout=self._pause(retry)):
+                    # Two may have been started at once; the other must end too.
+                    wake.put(False)
                     return
                 time.sleep(DELAY_S)
             except Empty:

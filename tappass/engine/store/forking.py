@@ -8,6 +8,7 @@ flushed and closed before the fork, with their locks held, and both sides open a
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import weakref
@@ -27,6 +28,7 @@ class Forkable(Protocol):
         """Replace locks, queues and threads."""
 
 
+_log = logging.getLogger("tappass.store")
 _members: weakref.WeakSet[Forkable] = weakref.WeakSet()
 _resting: list[Forkable] = []
 _forking = threading.Lock()
@@ -34,14 +36,19 @@ _forking = threading.Lock()
 
 def join(member: Forkable) -> None:
     """Have a store told about forks for as long as it lives."""
-    _members.add(member)
+    with _forking:
+        _members.add(member)
 
 
 def _before() -> None:
     _forking.acquire()
     _resting[:] = sorted(_members, key=id)
     for member in _resting:
-        member.before_fork()
+        try:
+            member.before_fork()
+        except Exception:
+            # Whatever it was, the others must come to rest as well: nothing can stop a fork here.
+            _log.exception("a store could not come to rest before a fork")
 
 
 def _in_parent() -> None:

@@ -280,11 +280,13 @@ class SqliteStore:
             return
         self._lock.acquire()
         try:
-            if not self._closed and not (self._queue.empty() and not self._waiting):
+            if not self._closed and (self._waiting or not self._queue.empty()):
+                self._owner = threading.get_ident()
                 self._isolating(_nothing)
         except TapPassConnectionError as error:
             _log.warning("%s; what waits stays with the parent of this fork", error)
         finally:
+            self._owner = 0
             self._link.drop()
 
     def after_fork_in_parent(self) -> None:
