@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from tappass.enforcement.redaction import StreamRedactor
 from tappass.engine.detect.detectors import Detectors
 
 KINDS = {
@@ -110,6 +109,8 @@ def speed() -> None:
     clean = ("The quarterly report is ready for review and the team meets on Tuesday. " * 3)[:200]
     print(f"small call {_seconds(lambda: [detectors.inspect(small) for _ in range(1000)]) * 1e3:.2f} us")
     print(f"200 characters {_seconds(lambda: [detectors.inspect({'t': clean}) for _ in range(1000)]) * 1e3:.2f} us")
+    prose = (clean * 500)[:100_000]
+    print(f"100 kB prose {_seconds(lambda: detectors.find(prose)) * 1e3:.2f} ms")
     varied = _varied(100_000)
     print(
         f"100 kB varied {_seconds(lambda: detectors.find(varied)) * 1e3:.2f} ms, {len(detectors.find(varied))} findings"
@@ -120,7 +121,7 @@ def speed() -> None:
         pieces = [clean[i : i + size] for i in range(0, len(clean), size)] * 20
 
         def run(pieces: list[str] = pieces) -> None:
-            stream = StreamRedactor(detectors.find, detectors.window(), open_at=detectors.open_at)
+            stream = detectors.redactor()
             for piece in pieces:
                 stream.feed(piece)
             stream.finish()

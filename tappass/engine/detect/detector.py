@@ -99,9 +99,7 @@ class PatternDetector:
 
     def open_at(self, view: bytes) -> int:
         """Return where the earliest match begins that the end of these bytes may have cut off."""
-        cut = pattern(rf"(?:{self.tail})\z").search(view)
-        start = len(view) if cut is None else cut.start()
-        return max(int(start), len(view) - self.max_length - LOOKAHEAD)
+        return cut_off(view, self.tail, self.max_length)
 
     def finding(self, span: Span) -> Finding:
         """Return a match as a finding."""
@@ -115,9 +113,11 @@ class PatternDetector:
         return [self.finding(span) for span in self.spans(fold(text))]
 
 
-def whole(view: bytes, match: Any) -> Span | None:
-    """Read a head that is the match itself."""
-    return match.start(), match.end(), 100
+def cut_off(view: bytes, tail: str, longest: int) -> int:
+    """Return where a tail begins at the end of a view, but no earlier than the longest match could."""
+    cut = pattern(rf"(?:{tail})\z").search(view)
+    start = len(view) if cut is None else int(cut.start())
+    return max(start, len(view) - longest - LOOKAHEAD)
 
 
 def follows_word(view: bytes, at: int) -> bool:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 
-from tappass.enforcement.redaction import texts
+from tappass.enforcement.redaction import StreamRedactor, texts
 from tappass.engine.detect import keys, personal, phone, secrets
-from tappass.engine.detect.detector import CONTEXT, LOOKAHEAD, Detector, PatternDetector, anchors
+from tappass.engine.detect.detector import CONTEXT, LOOKAHEAD, Detector, PatternDetector, anchors, cut_off
 from tappass.engine.detect.folding import fold
 from tappass.errors import TapPassConfigError
 from tappass.wire.findings import Finding
 
 GROUP = "tappass.detectors"
+_SHORT = 512
 
 _BUILT_IN: tuple[PatternDetector, ...] = (*personal.ALL, *phone.ALL, *secrets.ALL, *keys.ALL)
 _encode = msgspec.json.Encoder().encode
@@ -94,6 +95,10 @@ class Detectors:
         self.kinds = frozenset(chosen)
         self._own = [d for d in active if isinstance(d, PatternDetector)]
         self._others = [d for d in active if not isinstance(d, PatternDetector)]
+        # One search for all short tails: a stream asks at every piece.
+        self._short = [d for d in self._own if d.max_length <= _SHORT]
+        self._long = [d for d in self._own if d.max_length > _SHORT]
+        self._tail = "|".join(d.tail for d in self._short)
         self._match: Any = anchors(d.anchor for d in self._own).Match if self._own else lambda view: None
 
     def find(self, text: str) -> list[Finding]:
@@ -136,8 +141,25 @@ class Detectors:
     def open_at(self, text: str) -> int:
         """Return where the earliest match begins that the end of this text may have cut off, or the text's length."""
         view = fold(text)
-        longest = max((detector.max_length + LOOKAHEAD for detector in self._others), default=0)
-        return min(len(view) - longest, *(detector.open_at(view) for detector in self._own), len(view))
+        starts = [detector.open_at(view) for detector in self._long]
+        if self._short:
+            starts.append(cut_off(view, self._tail, max(detector.max_length for detector in self._short)))
+        starts += (len(view) - detector.max_length - LOOKAHEAD for detector in self._others)
+        return min(starts, default=len(view))
+
+    def redactor(
+        self, *, redact: Collection[str] | None = None, block: Collection[str] = (), require: bool = False
+    ) -> StreamRedactor:
+        """Return a redactor for one stream; kinds or categories to replace (None: all) and to stop at."""
+        return StreamRedactor(
+            self.find,
+            self.window(),
+            redact=redact,
+            block=block,
+            require=require,
+            context=CONTEXT,
+            open_at=self.open_at,
+        )
 
 
 def window(kinds: Iterable[str] | None = None) -> int:

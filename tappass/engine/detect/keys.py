@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from tappass.engine.detect.detector import LOOKAHEAD, SECRETS, PatternDetector, Span, follows_word, pattern
+from tappass.engine.detect.detector import LOOKAHEAD, SECRETS, PatternDetector, Span, cut_off, follows_word, pattern
 
 LONGEST = 16_384
 
@@ -37,12 +37,13 @@ class PemDetector(PatternDetector):
 
     def open_at(self, view: bytes) -> int:
         """Return where the earliest block begins that has no end yet."""
-        floor = len(view) - self.max_length - LOOKAHEAD
-        cut = pattern(rf"(?:{self.tail})\z").search(view)
-        start = len(view) if cut is None else cut.start()
+        start = cut_off(view, self.tail, self.max_length)
+        floor = max(0, len(view) - self.max_length - LOOKAHEAD)
+        if (begin := pattern(_BEGIN).search(view, floor)) is None:
+            return start
         last = max((match.end() for match in pattern(_END).finditer(view)), default=0)
-        begin = pattern(_BEGIN).search(view, max(last, floor, 0))
-        return max(floor, min(start, begin.start() if begin else start))
+        begin = pattern(_BEGIN).search(view, max(last, floor))
+        return min(start, begin.start()) if begin is not None else start
 
 
 PRIVATE_KEY = PemDetector(

@@ -69,7 +69,6 @@ def _issued(digits: bytes) -> bool:
     return any(low <= first <= high and len(digits) in lengths for low, high, lengths in _ISSUERS)
 
 
-_PLAIN = (r"[0-9]{12,19}",)
 _GROUPED = (
     r"[0-9]{4}(?:[ -][0-9]{4}){3}[ -]?[0-9]{3}",
     r"[0-9]{4}(?:[ -][0-9]{4}){3}",
@@ -81,14 +80,18 @@ def _card(view: bytes, head: Any) -> Span | None:
     start = head.start()
     if touches_digit(view, start, len(view)):
         return None
-    for shape in _PLAIN if view[start + 4 : start + 5].isdigit() else _GROUPED:
+    run = head.group(1) or head.group()
+    if len(run) > 4:
+        return (start, start + len(run), 100) if _is_card(view, start + len(run), run) else None
+    for shape in _GROUPED:
         match = pattern(shape).match(view, start, start + 28)
-        if match is None or view[match.end() : match.end() + 1].isalnum():
-            continue
-        digits = match.group().replace(b" ", b"").replace(b"-", b"")
-        if _issued(digits) and luhn(digits):
+        if match is not None and _is_card(view, match.end(), match.group().replace(b" ", b"").replace(b"-", b"")):
             return start, match.end(), 100
     return None
+
+
+def _is_card(view: bytes, end: int, digits: bytes) -> bool:
+    return not view[end : end + 1].isalnum() and _issued(digits) and luhn(digits)
 
 
 PAYMENT_CARD = PatternDetector(

@@ -55,7 +55,7 @@ planted = st.lists(st.one_of(noise, st.sampled_from(SECRETS)), min_size=1, max_s
 
 
 def redactor(detectors: Detectors = EVERYTHING, **options: object) -> StreamRedactor:
-    return StreamRedactor(detectors.find, detectors.window(), open_at=detectors.open_at, **options)  # type: ignore[arg-type]
+    return detectors.redactor(**options)  # type: ignore[arg-type]
 
 
 def shown(stream: StreamRedactor, pieces: list[str]) -> str:
