@@ -14,6 +14,7 @@ from tappass.engine.policy.facts import Facts, Verdict
 from tappass.engine.sessions import Open, Sessions
 from tappass.engine.store.sqlite import SqliteStore
 from tappass.engine.store.transaction import Tx
+from tappass.errors import TapPassConfigError
 from tappass.wire.codec import canonical
 from tappass.wire.correlation import Correlation
 from tappass.wire.decisions import ALLOW, BLOCK, Action, Decision, DecisionRequest
@@ -29,8 +30,7 @@ _DEFINED = (
     "INSERT INTO tool_definition (org_id, project_id, digest, server, name, definition, first_seen_at, first_seen_seq)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 )
-_OPEN_CALL = "SELECT decided_seq FROM call WHERE task_id = ? AND session_id = ? AND ended_seq IS NULL"
-_ENDED = "UPDATE call SET ended_seq = ? WHERE task_id = ?"
+_ENDED = "UPDATE call SET ended_seq = ? WHERE task_id = ? AND session_id = ? AND ended_seq IS NULL"
 
 
 class Engine:
@@ -135,26 +135,21 @@ class Engine:
     def _record(self, opened: Open, request: DecisionRequest, decision: Decision, verdict: Verdict) -> None:
         action, record = request.action, opened.record
         refusal = decision.refusal
-        event = self.leaves.event(
+        event = self.leaves.of(
+            opened.leaf,
             "call.decided",
-            session_id=record.session_id,
             task_id=request.task_id,
-            agent_uuid=record.agent_uuid,
-            pipeline_uuid=record.pipeline_uuid,
-            audit_url=record.audit_url,
-            parent=record.parent,
             kind=action.kind,
             name=action.name,
             server=action.server,
             definition=action.definition_digest,
             outcome=decision.outcome,
             would_be=decision.would_be,
-            mode=record.mode,
             tier=record.tier,
             classification=verdict.classification,
             blocked_by=refusal.blocked_by if isinstance(refusal, PolicyBlock) else verdict.blocked_by,
-            rules=tuple(match.id for match in decision.rules),
-            obligations=tuple(str(o.__struct_config__.tag) for o in decision.obligations),
+            rules=tuple([match.id for match in decision.rules]),
+            obligations=tuple([tag_of(obligation) for obligation in decision.obligations]),
             findings=counted(decision.findings),
             traceparent=request.traceparent,
         )
@@ -188,7 +183,10 @@ class Engine:
         keep = opened.pipeline.settings.audit.content
         if keep == "none":
             return None
-        body = msgspec.json.encode(inspection.masked(value, findings, where) if keep == "redacted" else value)
+        try:
+            body = msgspec.json.encode(inspection.masked(value, findings, where) if keep == "redacted" else value)
+        except TapPassConfigError:
+            return None  # what cannot be masked is not kept
         return body if len(body) <= opened.pipeline.settings.limits.content_bytes else None
 
     def settle(self, ending: Ending) -> Settlement:
@@ -215,17 +213,11 @@ class Engine:
         return inspection.scanner(scan)
 
     def _end(self, opened: Open, ending: Ending, settlement: Settlement) -> None:
-        record = opened.record
         usage = ending.usage
-        event = self.leaves.event(
+        event = self.leaves.of(
+            opened.leaf,
             "call.ended",
-            session_id=record.session_id,
             task_id=ending.task_id,
-            agent_uuid=record.agent_uuid,
-            pipeline_uuid=record.pipeline_uuid,
-            audit_url=record.audit_url,
-            parent=record.parent,
-            mode=record.mode,
             status=ending.status,
             blocked_by=settlement.withheld_by,
             findings=counted(settlement.findings),
@@ -240,8 +232,9 @@ class Engine:
             body = self._content(opened, {"result": ending.result}, settlement.findings, "/result")
 
         def write(tx: Tx) -> None:
-            if tx.execute(_OPEN_CALL, (ending.task_id, ending.session_id)).fetchone() is not None:
-                tx.execute(_ENDED, (tx.append(event, body).seq, ending.task_id))
+            ended = (tx.next_seq(self.leaves.org_id), ending.task_id, ending.session_id)
+            if tx.execute(_ENDED, ended).rowcount:
+                tx.append(event, body)
 
         self.store.later(write)
 
@@ -272,6 +265,11 @@ def refusal_of(verdict: Verdict, tier: str) -> Refusal | None:
     if verdict.outcome == "require_tier":
         return TierDenied(required_tier=verdict.required_tier, actual_tier=tier)
     return PolicyBlock(blocked_by=verdict.blocked_by, classification=verdict.classification)
+
+
+def tag_of(obligation: Obligation) -> str:
+    """Return the name by which an asker says that it can carry an obligation out."""
+    return str(obligation.__struct_config__.tag)
 
 
 def counted(findings: tuple[Finding, ...]) -> tuple[str, ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from tappass.wire.events import AuditEvent
 from tappass.wire.ids import Clock, rfc3339
 
@@ -27,3 +29,7 @@ class Leaves:
         return AuditEvent(
             type=type, at=rfc3339(self._clock.time_ns()), org_id=self.org_id, project_id=self.project_id, **fields
         )
+
+    def of(self, common: AuditEvent, type: str, **fields: Any) -> AuditEvent:  # noqa: A002 (the field's own name)
+        """Return an event that happens now, with what it has in common with its session's others."""
+        return msgspec.structs.replace(common, type=type, at=rfc3339(self._clock.time_ns()), **fields)

@@ -12,6 +12,7 @@ from tappass.engine.store.sqlite import SqliteStore
 from tappass.engine.store.transaction import Tx
 from tappass.errors import TapPassConfigError
 from tappass.wire.codec import canonical
+from tappass.wire.events import AuditEvent
 from tappass.wire.ids import Clock, Ids, rfc3339
 from tappass.wire.sessions import ENFORCE, OBSERVE, Opening, SessionRecord
 
@@ -40,6 +41,8 @@ class Open:
     framework: str
     metadata: dict[str, Any]
     implicit: bool
+    leaf: AuditEvent
+    """What every leaf of this session has in common."""
 
 
 class Sessions:
@@ -81,8 +84,9 @@ class Sessions:
                 tier=tier,
                 parent=opening.parent,
             )
-            self._write(tx, opening, record)
-            return Open(record, pipeline, framework, dict(opening.metadata), opening.implicit)
+            leaf = self._common(record)
+            self._write(tx, opening, record, leaf)
+            return Open(record, pipeline, framework, dict(opening.metadata), opening.implicit, leaf)
 
         opened = self._store.run(write)
         self._open[session_id] = opened
@@ -110,19 +114,19 @@ class Sessions:
             row = tx.execute(_AGENT, (*keys, name)).fetchone()
         return row[0], row[1], row[2]
 
-    def _write(self, tx: Tx, opening: Opening, record: SessionRecord) -> None:
-        event = self._leaves.event(
-            "session.opened",
+    def _common(self, record: SessionRecord) -> AuditEvent:
+        return self._leaves.event(
+            "",
             session_id=record.session_id,
             agent_uuid=record.agent_uuid,
             pipeline_uuid=record.pipeline_uuid,
             audit_url=record.audit_url,
             parent=record.parent,
-            kind=opening.kind,
             mode=record.mode,
-            tier=record.tier,
-            actor=record.agent,
         )
+
+    def _write(self, tx: Tx, opening: Opening, record: SessionRecord, leaf: AuditEvent) -> None:
+        event = self._leaves.of(leaf, "session.opened", kind=opening.kind, tier=record.tier, actor=record.agent)
         content = {"name": record.name, "agent": record.agent, "metadata": opening.metadata}
         event = tx.append(event, canonical(content))
         tx.execute(
@@ -166,17 +170,7 @@ class Sessions:
         if status not in STATUSES:
             raise TapPassConfigError(f"a session is closed as {', '.join(STATUSES)}, not as {status!r}")
         opened = self.find(session_id)
-        record = opened.record
-        event = self._leaves.event(
-            "session.closed",
-            session_id=session_id,
-            agent_uuid=record.agent_uuid,
-            pipeline_uuid=record.pipeline_uuid,
-            audit_url=record.audit_url,
-            parent=record.parent,
-            mode=record.mode,
-            status=status,
-        )
+        event = self._leaves.of(opened.leaf, "session.closed", status=status)
 
         def write(tx: Tx) -> None:
             written = tx.append(event)
