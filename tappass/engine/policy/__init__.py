@@ -1,0 +1,1 @@
+"""Policy: rules in YAML with conditions in CEL, read strictly and evaluated fail-closed."""
