@@ -25,12 +25,12 @@ from tappass.wire.obligations import Obligation, ScanResult
 from tappass.wire.refusals import PolicyBlock, Refusal, TierDenied
 from tappass.wire.sessions import OBSERVE, Opening, SessionRecord
 
-_DECIDED = "INSERT INTO call (task_id, org_id, session_id, outcome, decided_seq, ended_seq) VALUES (?, ?, ?, ?, ?, ?)"
+_OPEN_CALL = "INSERT INTO open_call (task_id, org_id, session_id, decided_seq) VALUES (?, ?, ?, ?)"
 _DEFINED = (
     "INSERT INTO tool_definition (org_id, project_id, digest, server, name, definition, first_seen_at, first_seen_seq)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 )
-_ENDED = "UPDATE call SET ended_seq = ? WHERE task_id = ? AND session_id = ? AND ended_seq IS NULL"
+_ENDED = "DELETE FROM open_call WHERE task_id = ? AND session_id = ?"
 
 
 class Engine:
@@ -156,13 +156,13 @@ class Engine:
         body = self._content(
             opened, {"arguments": action.arguments, "types": action.types}, decision.findings, "/arguments"
         )
-        keys = (request.task_id, self.leaves.org_id, record.session_id, decision.outcome)
+        keys = (request.task_id, self.leaves.org_id, record.session_id)
         define = self._definition(request)
 
         def write(tx: Tx) -> None:
             written = tx.append(event, body)
-            # A refusal is an ending of its own: there is nothing to wait for.
-            tx.execute(_DECIDED, (*keys, written.seq, None if decision.outcome == ALLOW else written.seq))
+            if decision.outcome == ALLOW:
+                tx.execute(_OPEN_CALL, (*keys, written.seq))
             if define is not None:
                 tx.execute(_DEFINED, (*define, written.at, written.seq))
 
@@ -232,8 +232,7 @@ class Engine:
             body = self._content(opened, {"result": ending.result}, settlement.findings, "/result")
 
         def write(tx: Tx) -> None:
-            ended = (tx.next_seq(self.leaves.org_id), ending.task_id, ending.session_id)
-            if tx.execute(_ENDED, ended).rowcount:
+            if tx.execute(_ENDED, (ending.task_id, ending.session_id)).rowcount:
                 tx.append(event, body)
 
         self.store.later(write)

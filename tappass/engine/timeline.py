@@ -12,7 +12,8 @@ from tappass.wire.events import AuditEvent
 _PAGE = 1000
 _CHILDREN = "SELECT session_id FROM session WHERE parent = ? ORDER BY opened_at, session_id"
 _COUNTS = (
-    "SELECT session_id, count(*), sum(outcome <> 'allow'), sum(outcome = 'allow' AND ended_seq IS NULL) FROM call"
+    "SELECT session_id, sum(type = 'call.decided'), sum(type = 'call.ended'),"
+    " (SELECT count(*) FROM open_call WHERE open_call.session_id = leaf.session_id) FROM leaf"
     " WHERE session_id IN ({}) GROUP BY session_id"
 )
 _NAMES = "SELECT agent_uuid, name FROM agent WHERE agent_uuid IN ({})"
@@ -24,8 +25,8 @@ _DEEPEST = 50
 class CallLine(msgspec.Struct, frozen=True, kw_only=True):
     """One call: what was decided, and how it ended.
 
-    `status` is "" while it has no ending: it runs, or its process was lost. `arguments` are as they were stored, None if
-    their content is not kept; `result_findings` is what its result held, `withheld_by` what kept all of it back.
+    `status` is "" while it has no ending: it runs, or its process was lost. `arguments` are as they were stored, None
+    if their content is not kept; `result_findings` is what its result held, `withheld_by` what kept all of it back.
     """
 
     task_id: str
@@ -101,10 +102,14 @@ def session_lines(read: Reader, rows: list[SessionRow]) -> list[SessionLine]:
     if not rows:
         return []
     ids = [row.session_id for row in rows]
-    counts = {row[0]: row[1:] for row in read.query(_COUNTS.format(_marks(ids)), ids)}
+    # What was decided and neither ended nor is open was refused.
+    counts = {
+        session_id: (decided, decided - ended - unsettled, unsettled)
+        for session_id, decided, ended, unsettled in read.query(_COUNTS.format(_marks(ids)), ids)
+    }
     agents = sorted({row.agent_uuid for row in rows})
-    names = dict(read.query(_NAMES.format(_marks(agents)), agents))
-    return [_line(row, str(names.get(row.agent_uuid, "")), counts.get(row.session_id, (0, 0, 0))) for row in rows]
+    names: dict[str, str] = dict(read.query(_NAMES.format(_marks(agents)), agents))
+    return [_line(row, names.get(row.agent_uuid, ""), counts.get(row.session_id, (0, 0, 0))) for row in rows]
 
 
 def _marks(values: list[str]) -> str:

@@ -18,10 +18,8 @@ from tappass.wire.codec import canonical
 from tests.engine.store.events import event, task
 
 CONTENT = canonical({"to": "acme", "amount": 120, "note": "x" * 150})
-CALL = (
-    "INSERT INTO call (task_id, org_id, session_id, outcome, decided_seq, action_hmac) VALUES (?, ?, ?, 'allow', ?, ?)"
-)
-ENDED = "UPDATE call SET ended_seq = ? WHERE task_id = ?"
+CALL = "INSERT INTO open_call (task_id, org_id, session_id, decided_seq) VALUES (?, ?, ?, ?)"
+ENDED = "DELETE FROM open_call WHERE task_id = ?"
 FIELDS = {"kind": "tool", "mode": "enforce", "tier": "standard"}
 
 
@@ -32,10 +30,11 @@ def one_call(store):
 
     def decide(tx):
         written = tx.append(decided, CONTENT)
-        tx.execute(CALL, (name, written.org_id, written.session_id, written.seq, bytes(32)))
+        tx.execute(CALL, (name, written.org_id, written.session_id, written.seq))
 
     def end(tx):
-        tx.execute(ENDED, (tx.append(ended).seq, name))
+        if tx.execute(ENDED, (name,)).rowcount:
+            tx.append(ended)
 
     begin = time.perf_counter_ns()
     store.run(decide)

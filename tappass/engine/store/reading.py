@@ -63,10 +63,9 @@ class OpenCall(msgspec.Struct, frozen=True, kw_only=True):
 
 _SESSION = (
     "SELECT session_id, parent, agent_uuid, pipeline_uuid, kind, name, mode, tier, status, implicit, opened_at,"
-    " closed_at, opened_seq, closed_seq, (SELECT count(*) FROM call WHERE call.session_id = session.session_id"
-    " AND ended_seq IS NULL AND outcome = 'allow') FROM session"
+    " closed_at, opened_seq, closed_seq, (SELECT count(*) FROM open_call"
+    " WHERE open_call.session_id = session.session_id) FROM session"
 )
-_OPEN = "ended_seq IS NULL AND outcome = 'allow'"
 _FILTERS = (
     "session_id",
     "task_id",
@@ -124,10 +123,6 @@ class Reader:
         """Return the next events of a log in order, those beyond `after`, that match every filter given."""
         given = (session_id, task_id, agent_uuid, pipeline_uuid, type)
         wanted = [(name, value) for name, value in zip(_FILTERS, given, strict=True) if value]
-        if task_id and not session_id:
-            # A task is found through its session, which is indexed.
-            row = self.query("SELECT session_id FROM call WHERE task_id = ?", (task_id,))
-            wanted += [("session_id", row[0][0])] if row else []
         clauses = "".join(f" AND {name} = ?" for name, _ in wanted)
         sql = f"SELECT bytes FROM leaf WHERE place > ? AND place < ?{clauses} ORDER BY place LIMIT ?"  # noqa: S608
         head = self.head(org_id)
@@ -206,8 +201,8 @@ class Reader:
 
     def open_calls(self, *, session_id: str = "", limit: int = 1000) -> list[OpenCall]:
         """Return calls without an ending, oldest first, of one session or of all."""
-        one = " AND session_id = ?" if session_id else ""
-        sql = f"SELECT task_id, session_id, decided_seq FROM call WHERE {_OPEN}{one} ORDER BY task_id LIMIT ?"  # noqa: S608
+        one = "WHERE session_id = ?" if session_id else ""
+        sql = f"SELECT task_id, session_id, decided_seq FROM open_call {one} ORDER BY task_id LIMIT ?"  # noqa: S608
         rows = self.query(sql, (session_id, limit) if session_id else (limit,))
         return [OpenCall(task_id=row[0], session_id=row[1], decided_seq=row[2]) for row in rows]
 

@@ -94,10 +94,6 @@ class Tx:
         self.last = (place, leaf)
         return event
 
-    def next_seq(self, org_id: str) -> int:
-        """Return the `seq` that the next leaf of an organisation will have."""
-        return (self.heads.get(org_id) or self._head(org_id)).size
-
     def finish(self) -> None:
         """Write the heads of the logs that grew: once for each, whatever was appended."""
         for head in self.heads.values():

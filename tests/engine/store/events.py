@@ -26,7 +26,7 @@ def decide(store, task_id: str, content: bytes | None = b'{"amount":12}', **fiel
     def write(tx):
         written = tx.append(event("call.decided", task_id, **fields), content)
         tx.execute(
-            "INSERT INTO call (task_id, org_id, session_id, outcome, decided_seq) VALUES (?, ?, ?, 'allow', ?)",
+            "INSERT INTO open_call (task_id, org_id, session_id, decided_seq) VALUES (?, ?, ?, ?)",
             (task_id, written.org_id, written.session_id, written.seq),
         )
         return written
@@ -37,6 +37,6 @@ def decide(store, task_id: str, content: bytes | None = b'{"amount":12}', **fiel
 def ending(task_id: str, **fields):
     def write(tx):
         written = tx.append(event("call.ended", task_id, **fields))
-        tx.execute("UPDATE call SET ended_seq = ? WHERE task_id = ?", (written.seq, task_id))
+        tx.execute("DELETE FROM open_call WHERE task_id = ?", (task_id,))
 
     return write

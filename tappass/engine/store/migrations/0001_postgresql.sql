@@ -112,19 +112,6 @@ CREATE TABLE budget (
     PRIMARY KEY (org_id, project_id, scope, subject, period, unit)
 );
 
-CREATE TABLE call (
-    task_id TEXT NOT NULL,
-    org_id TEXT DEFAULT '' NOT NULL,
-    session_id TEXT DEFAULT '' NOT NULL,
-    outcome TEXT DEFAULT '' NOT NULL,
-    decided_seq BIGINT,
-    ended_seq BIGINT,
-    action_hmac BYTEA,
-    PRIMARY KEY (task_id)
-);
-
-CREATE INDEX call_session ON call (session_id);
-
 CREATE TABLE checkpoint (
     log_no BIGINT NOT NULL,
     size BIGINT NOT NULL,
@@ -192,6 +179,14 @@ CREATE TABLE log (
     PRIMARY KEY (log_no),
     UNIQUE (log_id),
     UNIQUE (org_id)
+);
+
+CREATE TABLE open_call (
+    task_id TEXT NOT NULL,
+    org_id TEXT DEFAULT '' NOT NULL,
+    session_id TEXT DEFAULT '' NOT NULL,
+    decided_seq BIGINT,
+    PRIMARY KEY (task_id)
 );
 
 CREATE TABLE organisation (
@@ -305,3 +300,4 @@ CREATE TABLE tool_definition (
     first_seen_seq BIGINT,
     PRIMARY KEY (org_id, project_id, digest)
 );
+

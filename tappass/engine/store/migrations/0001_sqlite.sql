@@ -114,20 +114,6 @@ CREATE TABLE budget (
 )
  WITHOUT ROWID;
 
-CREATE TABLE call (
-    task_id TEXT NOT NULL,
-    org_id TEXT DEFAULT '' NOT NULL,
-    session_id TEXT DEFAULT '' NOT NULL,
-    outcome TEXT DEFAULT '' NOT NULL,
-    decided_seq BIGINT,
-    ended_seq BIGINT,
-    action_hmac BLOB,
-    PRIMARY KEY (task_id)
-)
- WITHOUT ROWID;
-
-CREATE INDEX call_session ON call (session_id);
-
 CREATE TABLE checkpoint (
     log_no BIGINT NOT NULL,
     size BIGINT NOT NULL,
@@ -199,6 +185,15 @@ CREATE TABLE log (
     UNIQUE (log_id),
     UNIQUE (org_id)
 );
+
+CREATE TABLE open_call (
+    task_id TEXT NOT NULL,
+    org_id TEXT DEFAULT '' NOT NULL,
+    session_id TEXT DEFAULT '' NOT NULL,
+    decided_seq BIGINT,
+    PRIMARY KEY (task_id)
+)
+ WITHOUT ROWID;
 
 CREATE TABLE organisation (
     org_id TEXT NOT NULL,
@@ -315,3 +310,4 @@ CREATE TABLE tool_definition (
     PRIMARY KEY (org_id, project_id, digest)
 )
  WITHOUT ROWID;
+
