@@ -58,6 +58,10 @@ def test_a_plain_text_stands_at_the_empty_pointer() -> None:
     assert list(texts("hello")) == [("", "hello")]
 
 
+def test_a_key_that_is_not_text_holds_none() -> None:
+    assert list(texts({1: "a"})) == []
+
+
 def test_a_value_nested_deeper_than_the_call_stack_is_read() -> None:
     value: object = "deep"
     for _ in range(20_000):
@@ -240,3 +244,17 @@ def test_a_long_chain_of_overlapping_matches_is_one_replacement_in_bounded_memor
         assert len(stream._buffer) <= 8 + 2 + 1
     assert stream.feed("..") + stream.finish() == "[AB]."
     assert stream.redactions == (put("", 0, 4001, "AB"),)
+
+
+def test_without_a_hint_the_last_window_is_held_back_and_with_one_only_what_is_open() -> None:
+    text = "0123456789"
+    assert StreamRedactor(secrets_in, 4).feed(text) == "012345"
+    hinted = StreamRedactor(secrets_in, 4, open_at=lambda buffer: len(buffer) - 1)
+    assert hinted.feed(text) == "012345678"
+    assert hinted.feed("") == ""
+    assert hinted.finish() == "9"
+
+
+def test_a_finding_that_runs_past_the_end_masks_the_rest() -> None:
+    stream = StreamRedactor(lambda text: [Finding(kind="X", start=2, end=99)], 4)
+    assert stream.feed("ab cd") + stream.finish() == "ab[X]"

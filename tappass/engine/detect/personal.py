@@ -11,7 +11,7 @@ from tappass.engine.detect.detector import PII, PatternDetector, Span, follows_w
 _WORD = r"0-9A-Za-z\xaa\xb5\xba\xc0-\xd6\xd8-\xf6\xf8-\xff"
 # RFC 5322 also allows = ? / & and more, which in practice part an address from what stands before it.
 _LOCAL = rf"[{_WORD}.!#$%'*+^_~-]"
-_DOMAIN = rf"(?:[{_WORD}](?:[{_WORD}-]*[{_WORD}])?\.)+(?:xn--[0-9a-zA-Z-]+|[A-Za-z\xc0-\xff]{{2,63}})"
+_DOMAIN = rf"(?:[{_WORD}](?:[{_WORD}-]*[{_WORD}])?\.)+(?:xn--[0-9a-zA-Z-]+|[A-Za-z\xc0-\xd6\xd8-\xf6\xf8-\xff]{{2,63}})"
 
 
 def _email(view: bytes, at: Any) -> Span | None:

@@ -11,7 +11,9 @@ from tappass.engine.detect.detector import SECRETS, PatternDetector, Span, follo
 _RUN = r"[0-9A-Za-z_-]+"
 
 
-def _token(kind: str, head: str, body: str, max_length: int, *, after_word: bool = False) -> PatternDetector:
+def _token(
+    kind: str, head: str, body: str, max_length: int, *, after_word: bool = False, tail: str = _RUN
+) -> PatternDetector:
     """Build a detector for tokens with a fixed beginning; `body` is matched from there, at most `max_length` long."""
 
     def read(view: bytes, at: Any) -> Span | None:
@@ -22,7 +24,7 @@ def _token(kind: str, head: str, body: str, max_length: int, *, after_word: bool
         return None if match is None else (start, match.end(), 100)
 
     return PatternDetector(
-        kind=kind, category=SECRETS, max_length=max_length, anchor=head, head=head, read=read, tail=_RUN
+        kind=kind, category=SECRETS, max_length=max_length, anchor=head, head=head, read=read, tail=tail
     )
 
 
@@ -49,7 +51,11 @@ GITHUB_TOKEN = _token(
 )
 SLACK_TOKEN = _token("SLACK_TOKEN", "xox[abeoprs]-|xapp-", "(?:xox[abeoprs]|xapp)-[0-9A-Za-z-]{12,}", 255)
 STRIPE_KEY = _token(
-    "STRIPE_KEY", "[rs]k_(?:live|test)_|whsec_", "(?:[rs]k_(?:live|test)|whsec)_[0-9A-Za-z+/=]{16,}", 255
+    "STRIPE_KEY",
+    "[rs]k_(?:live|test)_|whsec_",
+    "(?:[rs]k_(?:live|test)|whsec)_[0-9A-Za-z+/=]{16,}",
+    255,
+    tail="[0-9A-Za-z_+/=]+",
 )
 GOOGLE_API_KEY = _exact("GOOGLE_API_KEY", "AIza", "AIza[0-9A-Za-z_-]{35}", 39)
 
@@ -104,7 +110,7 @@ AWS_SECRET_KEY = PatternDetector(
 def _connection(view: bytes, at: Any) -> Span | None:
     sign = at.start()
     scheme = pattern(r"[A-Za-z][0-9A-Za-z+.-]*\z").search(view[max(0, sign - 24) : sign])
-    rest = pattern(r"""[^\s:/@"'<>]*:[^\s/"'<>]{1,128}@[^\s"'<>`]+""").match(view, sign + 3, sign + 400)
+    rest = pattern(r"""[^\s:/@"'<>`]*:[^\s/"'<>`]{1,128}@[^\s"'<>`]+""").match(view, sign + 3, sign + 400)
     if scheme is None or rest is None:
         return None
     return sign - (scheme.end() - scheme.start()), rest.end(), 100

@@ -50,6 +50,10 @@ noise = st.one_of(
     st.sampled_from(SPLINTERS),
     st.text(alphabet=string.ascii_letters + string.digits + " .-@:/_+()", max_size=12),
     st.text(max_size=4),
+    st.text(alphabet=st.characters(max_codepoint=0xFF), max_size=4),
+    st.sampled_from(("7 ", "a.", "x.y@", "1.2.", "555-", "ab:", "eyJ", "12 34-", "GB82 ", "(", " (")).map(
+        lambda s: s * 60
+    ),
 )
 planted = st.lists(st.one_of(noise, st.sampled_from(SECRETS)), min_size=1, max_size=14).map("".join)
 
@@ -79,6 +83,9 @@ def test_a_stream_is_redacted_as_its_whole_text_wherever_it_is_cut(text: str, at
 
 @settings(max_examples=150, deadline=None)
 @given(text=planted)
+@example("sk_" + "live_abcdefghijklmnop1234/0")
+@example("a://b:c`d@host e")
+@example("jane.doe@example.com\xd7A")
 @example("call 555 202-555-0147 x 12 202-555-0147")
 def test_a_stream_of_single_characters_is_redacted_as_its_whole_text(text: str) -> None:
     assert shown(redactor(), list(text)) == redact_text(text, merge(EVERYTHING.find(text)))
