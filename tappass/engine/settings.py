@@ -21,11 +21,7 @@ _Positive = Annotated[int, msgspec.Meta(ge=1, le=10**12)]
 _Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 
 
-class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table of the file."""
-
-
-class AuditSettings(_Section):
+class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[audit]`: how durable a record is, what is kept beside it, where checkpoints go.
 
     `witness` is a file that the writer of the log cannot rewrite, "" for none.
@@ -37,37 +33,37 @@ class AuditSettings(_Section):
     checkpoint_every_s: Annotated[int, msgspec.Meta(ge=1, le=86_400)] = 60
 
 
-class LimitSettings(_Section):
+class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[limits]`: the most bytes that one call's arguments may have, and that are stored of one call's content."""
 
     argument_bytes: _Positive = 4_000_000
     content_bytes: _Positive = 1_000_000
 
 
-class PolicySettings(_Section):
+class PolicySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[policy]`: whether a changed file waits for `tappass policy accept`, or rules at once (for development)."""
 
     reload: Literal["accept", "auto"] = "accept"
 
 
-class AgentSettings(_Section):
+class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[agent]`: who acts where code names nobody; "" stands for `default`."""
 
     name: Annotated[str, msgspec.Meta(max_length=200)] = ""
 
 
-class ServerSettings(_Section):
+class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[server]`: the address that `audit_url`s begin with."""
 
     url: str = "http://127.0.0.1:9620"
 
 
-class Upstream(_Section):
+class Upstream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One `[[upstream]]`: which models (a glob) are asked where, with the key in which environment variable."""
 
     match: Annotated[str, msgspec.Meta(min_length=1, max_length=globs.LONGEST)]
     base_url: str
-    key_env: Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?\z")] = ""
+    key_env: Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?\Z")] = ""
     timeout_s: _Seconds = 120.0
 
 
@@ -78,7 +74,7 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
     output: str
 
 
-class Settings(_Section):
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All settings. `url` is the plane that calls ask where code and environment name none."""
 
     url: str = ""

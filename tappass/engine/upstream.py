@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Generator, Sequence
-from functools import lru_cache
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -12,6 +11,7 @@ import msgspec
 
 from tappass.engine import http_clients, upstream_errors
 from tappass.engine.openai_shapes import Chunk, Completion, request_body
+from tappass.engine.policy import globs
 from tappass.engine.upstream_reading import BodyReader, ChunkReader
 from tappass.errors import TapPassConfigError
 from tappass.wire.chat import ChatRequest
@@ -176,12 +176,12 @@ class Upstreams:
             TapPassConfigError: no upstream serves it, its key is not set, or the local model is not installed.
         """
         for upstream in self._upstreams:
-            if matches(upstream.match, model):
+            if globs.matches(upstream.match, model):
                 return self._local_endpoint(model) if upstream.base_url == LOCAL else _remote(upstream)
         if self._upstreams and not (self._local is not None and model == self._local.name):
-            globs = ", ".join(f"`{upstream.match}`" for upstream in self._upstreams)
+            known = ", ".join(f"`{upstream.match}`" for upstream in self._upstreams)
             raise TapPassConfigError(
-                f"no [[upstream]] in the settings serves the model `{model}` (they match {globs}); "
+                f"no [[upstream]] in the settings serves the model `{model}` (they match {known}); "
                 f'add one, or one with match = "*" and base_url = "{LOCAL}" for the local stand-in'
             )
         return self._local_endpoint(model)
@@ -206,19 +206,6 @@ class Upstreams:
     def _remember(self, endpoint: Endpoint, ask_usage: bool) -> None:
         if not ask_usage:
             self._no_usage.add(endpoint.base_url)
-
-
-def matches(glob: str, model: str) -> bool:
-    """Return whether a glob (`*` and `?`) matches the whole of a model's name."""
-    return _pattern(glob).fullmatch(model) is not None
-
-
-@lru_cache(maxsize=256)
-def _pattern(glob: str) -> Any:
-    # re2, because a model's name may come from anybody who reaches the gateway.
-    import re2  # type: ignore[import-untyped]
-
-    return re2.compile("".join({"*": "(?s:.*)", "?": "(?s:.)"}.get(letter) or re2.escape(letter) for letter in glob))
 
 
 def _remote(upstream: UpstreamSettings) -> Endpoint:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from re import MULTILINE, compile
 from typing import Any
 
 import re2  # type: ignore[import-untyped]
-from cel_expr_python import cel
+from cel_expr_python import cel  # type: ignore[import-untyped]
 
 from tappass.engine.policy.document import MEASURES, SCOPES
 from tappass.engine.policy.problems import choices, meant
@@ -40,11 +40,11 @@ FACTS: dict[str, Any] = {
 """Facts by name. Those of a fixed shape are declared name by name, so that a misspelt one does not compile."""
 
 _EXTENSIONS = "name: tappass\nextensions:\n- name: optional\n- name: strings\n"
-_ERROR = compile(r"^(?:INVALID_ARGUMENT: )?ERROR: <input>:(\d+):(\d+): (.*)$", MULTILINE)
-_UNDECLARED = compile(r"undeclared reference to '([^']*)'")
+_ERROR = re.compile(r"^(?:INVALID_ARGUMENT: )?ERROR: <input>:(\d+):(\d+): (.*)$", re.MULTILINE)
+_UNDECLARED = re.compile(r"undeclared reference to '([^']*)'")
 
 
-class ConditionProblem(Exception):  # noqa: N818
+class ConditionProblem(Exception):
     """A condition cannot be used; `places` are line, column (in its text, from 1) and what is wrong there."""
 
     def __init__(self, places: Iterable[tuple[int, int, str]]) -> None:

@@ -80,8 +80,8 @@ def load(files: Iterable[tuple[str, bytes]], known_kinds: frozenset[str]) -> Loa
         default=draft.default[0],
         default_source=draft.default[1],
         allow_observe=draft.allow_observe[0],
-        rules=tuple(draft.rules[id] for id in sorted(draft.rules)),
-        detect=tuple(detect[id] for id in sorted(detect)),
+        rules=tuple(draft.rules[name] for name in sorted(draft.rules)),
+        detect=tuple(detect[name] for name in sorted(detect)),
         budgets=tuple(draft.budgets[key] for key in sorted(draft.budgets)),
     )
     return Loaded(document, draft.conditions)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any, TypeAlias
 
@@ -214,7 +214,7 @@ def _asked(plan: _Plan, facts: Facts) -> tuple[int, dict[int, str] | None]:
 
 
 def _now(facts: Facts) -> datetime:
-    return datetime.fromtimestamp(facts.now_ns // 1_000 / 1_000_000, timezone.utc)
+    return datetime.fromtimestamp(facts.now_ns // 1_000 / 1_000_000, UTC)
 
 
 def _findings(facts: Facts) -> list[dict[str, Any]]:
