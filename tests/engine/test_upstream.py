@@ -15,7 +15,7 @@ import pytest
 
 from tappass.engine import http_clients, upstream_reading
 from tappass.engine.openai_shapes import Chunk, Completion
-from tappass.engine.upstream import Upstreams, matches
+from tappass.engine.upstream import Upstreams
 from tappass.errors import TapPassConfigError, TapPassConnectionError
 from tappass.wire.chat import ChatRequest, ToolCall, Usage
 from tests.fake_model import Answer, Call, FakeModel, Raw, error, events, text
@@ -299,14 +299,6 @@ def test_first_matching_glob_is_asked() -> None:
         upstreams.complete(request(model="gpt-4o-mini"))
         assert [len(first.seen), len(second.seen)] == [1, 1]
     http_clients.close()
-
-
-@pytest.mark.parametrize(
-    ("glob", "name", "yes"),
-    [("*", "", True), ("a.c", "abc", False), ("a*c", "a\nc", True), ("a[b]", "ab", False), ("gpt-*", "xgpt-4", False)],
-)
-def test_globs_know_only_star_and_question_mark(glob: str, name: str, yes: bool) -> None:
-    assert matches(glob, name) is yes
 
 
 def test_one_client_serves_the_process(upstreams: Upstreams) -> None:
