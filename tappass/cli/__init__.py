@@ -1,0 +1,1 @@
+"""The command line: Typer for its grammar, Rich for what it shows."""

@@ -1,0 +1,29 @@
+"""Where the cookbook's main job lies: in the wheel beside this module, in a checkout at its top."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from tappass.errors import TapPassConfigError
+
+PROGRAM = "invoice_agent.py"
+
+
+def copy_main_job(directory: Path) -> Path:
+    """Copy program, policy and invoices into a project directory; return the program.
+
+    Raises:
+        TapPassConfigError: this installation does not hold them, or they cannot be written.
+    """
+    package = Path(__file__).resolve().parent
+    places = (package / "cookbook", package.parents[1] / "cookbook")
+    source = next((place for place in places if (place / PROGRAM).is_file()), None)
+    if source is None:
+        raise TapPassConfigError("this installation holds no cookbook; run the demo from a checkout or a whole wheel")
+    try:
+        shutil.copytree(source / "data", directory / "data", copy_function=shutil.copyfile)
+        shutil.move(directory / "data" / "policy.yaml", directory / "policy.yaml")
+        return Path(shutil.copyfile(source / PROGRAM, directory / PROGRAM))
+    except OSError as error:
+        raise TapPassConfigError(f"cannot write the demo's project to {directory} ({error.strerror})") from error

@@ -1,0 +1,140 @@
+"""A session's timeline as a tree for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.text import Text
+from rich.tree import Tree
+
+from tappass.cli.console import inline, shown
+from tappass.engine.timeline import CallLine, SessionLine, Timeline
+
+_VALUE, _ARGUMENTS = 60, 160
+STATUS_STYLES = {"completed": "green", "failed": "red", "suspended": "yellow", "open": "cyan"}
+
+
+def tree(timeline: Timeline, *, full: bool = False) -> Tree:
+    """Return a session with its calls and its child sessions; `full` cuts no argument short."""
+    root = Tree(_heading(timeline), guide_style="dim")
+    for entry in timeline.entries:
+        if isinstance(entry, Timeline):
+            root.add(tree(entry, full=full))
+        else:
+            root.add(_call(entry, full=full))
+    if not timeline.entries:
+        root.add(Text("no calls", style="dim"))
+    return root
+
+
+def _heading(timeline: Timeline) -> Text:
+    session = timeline.session
+    heading = Text(shown(session.name or session.kind), style="bold")
+    heading.append(f"  {session.status}", style=STATUS_STYLES.get(session.status, ""))
+    if session.mode != "enforce":
+        heading.append(f"  {shown(session.mode)}", style="yellow")
+    heading.append(f"  {shown(session.session_id)}  agent {shown(session.agent)}", style="not bold dim")
+    heading.append(f"  {clock(session.opened_at)} UTC", style="not bold dim")
+    if timeline.metadata:
+        heading.append(f"  {inline(timeline.metadata, limit=_ARGUMENTS)}", style="not bold dim")
+    return heading
+
+
+def clock(at: str) -> str:
+    """Return an RFC 3339 time for reading: to the second."""
+    return shown(at[:19].replace("T", " "))
+
+
+def duration(microseconds: int) -> str:
+    """Return a duration in the unit that suits it."""
+    if microseconds < 1000:
+        return f"{microseconds} µs"
+    return f"{microseconds / 1000:.1f} ms" if microseconds < 1_000_000 else f"{microseconds / 1_000_000:.1f} s"
+
+
+def _call(call: CallLine, *, full: bool) -> Text:
+    line = Text()
+    line.append(*_outcome(call))
+    line.append(f"  {shown(call.name)}", style="bold")
+    line.append(_arguments(call, full=full))
+    for text, style in _remarks(call):
+        line.append("  ")
+        line.append(text, style=style)
+    return line
+
+
+def _outcome(call: CallLine) -> tuple[str, str]:
+    if call.outcome != "allow":
+        return ("BLOCKED" if call.outcome == "block" else call.outcome.upper(), "bold red")
+    if call.unsettled:
+        return "UNSETTLED", "bold yellow"
+    if call.withheld_by:
+        return "WITHHELD", "bold red"
+    return ("allowed", "green") if call.status == "completed" else (shown(call.status), "yellow")
+
+
+def _arguments(call: CallLine, *, full: bool) -> str:
+    if call.arguments is None:
+        return "(…)"
+    if call.kind == "llm":
+        return f"({inline(call.arguments.get('prompt', ''), limit=0 if full else _ARGUMENTS)})"
+    parts = (f"{shown(k)}={inline(v, limit=0 if full else _VALUE)}" for k, v in call.arguments.items())
+    text = ", ".join(parts)
+    return f"({text})" if full or len(text) <= _ARGUMENTS else f"({text[:_ARGUMENTS]}…)"
+
+
+def _remarks(call: CallLine) -> Iterator[tuple[str, str]]:
+    if call.rules:
+        yield f"by {shown(', '.join(call.rules))}", "cyan"
+    elif call.blocked_by:
+        yield f"by {shown(call.blocked_by)}", "cyan"
+    if call.would_be:
+        yield f"observed: would be {shown(call.would_be)}", "yellow"
+    if call.outcome != "allow":
+        yield "nothing ran", "dim"
+    if call.classification:
+        yield shown(call.classification), "magenta"
+    if call.findings:
+        yield f"arguments hold {shown(counts(call.findings))}", "yellow"
+    if call.withheld_by:
+        yield f"result withheld by {shown(call.withheld_by)}", "red"
+    if call.result_findings:
+        yield f"result held {shown(counts(call.result_findings))}", "yellow"
+    if call.error_type:
+        yield shown(call.error_type), "red"
+    if call.unsettled:
+        yield "no ending on record", "yellow"
+    if call.model and call.model != call.name:
+        yield f"answered by {shown(call.model)}", "dim"
+    if any(call.tokens):
+        yield f"{'+'.join(map(str, call.tokens))} tokens", "dim"
+    if call.status:
+        yield duration(call.duration_us), "dim"
+
+
+def counts(findings: tuple[str, ...]) -> str:
+    """Return `("EMAIL:2", "US_SSN:1")` as `2 EMAIL, US_SSN`."""
+    parts = (finding.rpartition(":") for finding in findings)
+    return ", ".join(kind if count == "1" else f"{count} {kind}" for kind, _, count in parts)
+
+
+def summary(session: SessionLine) -> str:
+    """Return the counts of one session in words."""
+    return _words(session.calls, session.refused, session.unsettled)
+
+
+def totals(timeline: Timeline) -> str:
+    """Return the counts of a session and all inside it in words."""
+    return _words(*map(sum, zip(*_counts(timeline), strict=True)))
+
+
+def _counts(timeline: Timeline) -> Iterator[tuple[int, int, int]]:
+    session = timeline.session
+    yield session.calls, session.refused, session.unsettled
+    for child in timeline.children:
+        yield from _counts(child)
+
+
+def _words(calls: int, refused: int, unsettled: int) -> str:
+    words = f"{calls} calls, {refused} refused"
+    return f"{words}, {unsettled} unsettled" if unsettled else words
