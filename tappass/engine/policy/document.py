@@ -49,11 +49,6 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     kinds: tuple[str, ...] = ()
     source: str = ""
 
-    @property
-    def redacts_result(self) -> bool:
-        """Whether it asks to redact results."""
-        return RESULT in self.fields
-
 
 class DetectSetting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is done about one category of findings in one place; `built_in` if the policy does not say."""
@@ -80,14 +75,17 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 BUILT_IN = (
-    DetectSetting(category="secrets", place=PROMPT, action=REDACT, built_in=True),
     DetectSetting(category="secrets", place=ARGUMENTS, action=FLAG, built_in=True),
+    DetectSetting(category="secrets", place=PROMPT, action=REDACT, built_in=True),
     DetectSetting(category="secrets", place=RESULT, action=REDACT, built_in=True),
 )
 
 
-class Document(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A whole policy. Rules, settings and budgets are sorted, so that equal policies are equal."""
+class Document(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole policy. Rules, settings and budgets are sorted, so that equal policies are equal.
+
+    Nothing is left out of its bundle: a default that changes in a later version must not change what was accepted.
+    """
 
     default: str = ALLOW
     allow_observe: bool = False

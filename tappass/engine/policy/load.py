@@ -29,6 +29,7 @@ from tappass.engine.policy.nodes import Reader
 from tappass.engine.policy.problems import Problem, failed, meant
 from tappass.engine.policy.rules import read_rule
 from tappass.engine.policy.scalars import Scalar
+from tappass.engine.policy.syntax import Reads
 
 T = TypeVar("T")
 
@@ -143,19 +144,24 @@ def condition_problems(rule: Rule, when: Scalar) -> list[Problem]:
         condition = conditions.compiled(when.value)
     except conditions.ConditionProblem as problem:
         return [Problem(when.file, *when.place(line, column), text) for line, column, text in problem.places]
-    if not rule.llm:
+    if rule.tool or rule.mcp_server:
         return []
-    read = condition.reads
-    known = conditions.LLM_ARGUMENTS
+    read, known = condition.reads, conditions.LLM_ARGUMENTS
+    names = read.arguments | read.tested if rule.llm else _unasked(read)
+    advice = "" if rule.llm else ", and this rule is for models too: narrow it by `tool`, or ask `has(args.{0})` first"
     return [
         Problem(
             when.file,
             *when.place(*conditions.place_of(when.value, offset)),
-            f"a model has no argument `{name}`; {meant(name, known)}",
+            f"a model has no argument `{name}`{advice.format(name) or '; ' + meant(name, known)}",
         )
-        for name, offset in (read.arguments | read.tested).items()
+        for name, offset in names.items()
         if name not in known
     ]
+
+
+def _unasked(read: Reads) -> dict[str, int]:
+    return {name: offset for name, offset in read.arguments.items() if name not in read.tested}
 
 
 def _read_detect(reader: Reader, node: yaml.Node, draft: _Draft) -> None:

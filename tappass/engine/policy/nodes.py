@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -14,6 +15,7 @@ MAX_BYTES = 4_000_000
 MAX_DEPTH = 24
 _PLAIN = "tag:yaml.org,2002:"
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_CONSTRUCTOR = yaml.constructor.SafeConstructor()
 _NAMES = {
     "map": "a mapping",
     "seq": "a list",
@@ -129,10 +131,9 @@ class Reader:
         return []
 
     def text(self, node: yaml.Node, *, what: str, longest: int = 200) -> str:
-        """Return text that is not empty; "" and a problem otherwise."""
-        if not isinstance(node, yaml.ScalarNode) or node.tag != f"{_PLAIN}str":
-            hint = "; put it in quotes" if isinstance(node, yaml.ScalarNode) and node.tag != f"{_PLAIN}null" else ""
-            self.wrong(node, f"{what} must be text", hint)
+        """Return text that is not empty, as it is written (`no` is text here); "" and a problem otherwise."""
+        if not isinstance(node, yaml.ScalarNode) or node.tag == f"{_PLAIN}null":
+            self.wrong(node, f"{what} must be text")
             return ""
         value: str = node.value.strip()
         if not value:
@@ -168,10 +169,23 @@ class Reader:
         self.wrong(node, f"{what} must be a whole number")
         return 0
 
-    def wrong(self, node: yaml.Node, expected: str, hint: str = "") -> None:
+    def value(self, node: yaml.Node) -> Any:
+        """Return a value in JSON types; dates stay text, as they are written."""
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(item) for item in node.value]
+        if isinstance(node, yaml.MappingNode):
+            return {key.value: self.value(value) for key, value in node.value}
+        if node.tag.removeprefix(_PLAIN) not in ("null", "bool", "int", "float"):
+            return node.value
+        made = _CONSTRUCTOR.construct_object(node)
+        if isinstance(made, float) and not math.isfinite(made):
+            self.note(node, "NaN and infinity never reach policy; a call with them is refused before")
+        return made
+
+    def wrong(self, node: yaml.Node, expected: str) -> None:
         """Note that a value is of another type than expected."""
         found = node.tag.removeprefix(_PLAIN)
-        self.note(node, f"{expected}, not {'empty' if found == 'null' else _NAMES.get(found, found)}{hint}")
+        self.note(node, f"{expected}, not {'empty' if found == 'null' else _NAMES.get(found, found)}")
 
     def scalar(self, node: yaml.ScalarNode) -> Scalar:
         """Return a scalar with the way it is written, so that a place in its value is one in the file."""
