@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from operator import attrgetter
@@ -23,6 +23,7 @@ _MOST_PLANS = 4096
 _MOST_VERDICTS = 256
 
 _Call: TypeAlias = tuple[str, str, str, str, str]
+_Getters: TypeAlias = tuple[tuple[str, Callable[[Facts], Any]], ...]
 _Outcome: TypeAlias = tuple[int, frozenset[str], str]
 _NONE_SEEN: frozenset[str] = frozenset()
 
@@ -39,7 +40,7 @@ class _Plan:
     place: str
     always: int
     conditional: tuple[tuple[int, Condition], ...]
-    facts: tuple[tuple[str, Callable[[Facts], Any]], ...]
+    facts: _Getters
     categories: frozenset[str]
     reads_tier: bool
     verdicts: dict[_Outcome, Verdict] = field(default_factory=dict)
@@ -138,7 +139,7 @@ class Policy:
             place=place,
             always=sum(1 << n for n, rule in enumerate(rules) if not rule.when),
             conditional=tuple((1 << n, condition) for n, condition in conditional),
-            facts=_getters(fact for _, condition in conditional for fact in condition.reads.facts),
+            facts=_getters([condition for _, condition in conditional]),
             categories=frozenset(s.category for s in settings if s.place == place),
             reads_tier=any(rule.tier for rule in rules),
         )
@@ -201,16 +202,22 @@ def _compiled(rule: Rule) -> Condition:
 def _asked(plan: _Plan, facts: Facts) -> tuple[int, dict[int, str] | None]:
     """Return which rules match, and those whose condition is neither true nor false."""
     mask, failed = plan.always, None
-    known = {name: value for name, get in plan.facts if (value := get(facts)) is not None}
-    activation = conditions.activation(known)
+    activation = _activation(plan.facts, facts)
     for bit, condition in plan.conditional:
         answer = condition.holds(activation)
+        if answer is not True and answer is not False:
+            # Asked again with its own facts alone: one that cannot be converted fails whatever is beside it.
+            answer = condition.holds(_activation(_getters([condition]), facts))
         if answer is True:
             mask |= bit
         elif answer is not False:
             failed = failed or {}
             failed[bit] = answer
     return mask, failed
+
+
+def _activation(getters: _Getters, facts: Facts) -> Any:
+    return conditions.activation({name: value for name, get in getters if (value := get(facts)) is not None})
 
 
 def _now(facts: Facts) -> datetime:
@@ -234,12 +241,19 @@ _GETTERS: dict[str, Callable[[Facts], Any]] = {
 }
 
 
-def _getters(names: Iterable[str]) -> tuple[tuple[str, Callable[[Facts], Any]], ...]:
-    """Return how to come by these facts; only what rules read is converted."""
-    return tuple((name, _getter(name)) for name in sorted(set(names)) if name in conditions.FACTS)
+def _getters(read_by: Sequence[Condition]) -> _Getters:
+    """Return how to come by the facts that conditions read; nothing else is converted."""
+    reads = [condition.reads for condition in read_by]
+    names = sorted({name for read in reads for name in read.facts if name in conditions.FACTS})
+    arguments = None
+    if not any(read.open for read in reads):
+        arguments = tuple(sorted({name for read in reads for name in (*read.arguments, *read.tested)}))
+    return tuple((name, _getter(name, arguments)) for name in names)
 
 
-def _getter(name: str) -> Callable[[Facts], Any]:
+def _getter(name: str, arguments: tuple[str, ...] | None) -> Callable[[Facts], Any]:
+    if name == "args" and arguments is not None:
+        return lambda facts: {name: facts.arguments[name] for name in arguments if name in facts.arguments}
     if name.startswith("budget."):
         spent = name.removeprefix("budget.")
         return lambda facts: facts.budget.get(spent)
