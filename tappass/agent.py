@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from tappass.enforcement.latch import latch_key
-from tappass.enforcement.port import AsyncChunkSource, ChunkSource
 from tappass.enforcement.projection import Unprojectable, project
 from tappass.errors import GovernanceDecision, RedactionApplied, TapPassConfigError
 from tappass.placing import aplace, place
@@ -20,6 +17,9 @@ from tappass.wire.chat import ChatRequest, ChatResponse
 from tappass.wire.codec import canonical
 from tappass.wire.ids import UUID_IDS
 
+if TYPE_CHECKING:
+    from tappass.enforcement.port import AsyncChunkSource, ChunkSource
+
 Prompt: TypeAlias = str | Iterable[Any]
 """Text, or OpenAI-style messages."""
 
@@ -29,21 +29,21 @@ A = TypeVar("A", bound="AsyncAgent")
 DEFAULT_MODEL = "gpt-4o-mini"
 
 
-@dataclass(frozen=True, repr=False)
 class _Where:
     """The plane an agent insists on, if any."""
 
-    url: str | None
-    api_key: str | None
+    def __init__(self, url: str | None, api_key: str | None) -> None:
+        self.url = url
+        self.api_key = api_key
 
 
-@dataclass(frozen=True)
 class _Turn:
     """One turn before it has a session: what is asked, in JSON types."""
 
-    fields: dict[str, Any]
-    respect_breakglass: bool
-    raise_on_redaction: bool
+    def __init__(self, fields: dict[str, Any], respect_breakglass: bool, raise_on_redaction: bool) -> None:
+        self.fields = fields
+        self.respect_breakglass = respect_breakglass
+        self.raise_on_redaction = raise_on_redaction
 
     def request(self, session: Session) -> ChatRequest:
         """Return the request in a session.
@@ -52,7 +52,7 @@ class _Turn:
             GovernanceDecision: this very turn was refused in this session before.
         """
         if session.latch and (known := session.latch.find(self._key(session))) is not None:
-            raise copy.copy(known)
+            raise known
         return ChatRequest(
             session_id=session.session_id,
             task_id=UUID_IDS.new("tsk"),

@@ -98,9 +98,9 @@ def govern_callable(
     _refuse_shape(target)
     spec = claim(
         ToolSpec(
-            name=name or getattr(target, "__name__", type(target).__name__),
-            function=target,
-            signature=_signature(target),
+            name or str(getattr(target, "__name__", type(target).__name__)),
+            target,
+            _signature(target),
             encoders=encoders,
             options=options,
             url=url,

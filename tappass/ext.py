@@ -7,7 +7,6 @@ framework runs the tool itself and calls a hook before and after it.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +20,7 @@ from tappass.placing import aplace, place
 from tappass.scopes import UnitOfWork
 from tappass.session.context import carry, current_session
 from tappass.session.session import Options, Session
+from tappass.toolspec import sha256
 from tappass.wire.codec import canonical
 from tappass.wire.decisions import Action, ToolDefinition
 from tappass.wire.sessions import Opening
@@ -98,7 +98,7 @@ class Interception:
             arguments=arguments,
             types=types,
             server=self._definition.server,
-            definition_digest=hashlib.sha256(canonical(self._definition)).hexdigest(),
+            definition_digest=sha256(canonical(self._definition)),
         )
         return Call(
             action,

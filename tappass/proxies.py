@@ -29,6 +29,7 @@ class GovernedCallable(wrapt.ObjectProxy[Any]):
         return self._self_spec
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the object, governed."""
         return self._self_driven(*args, **kwargs)
 
     def __copy__(self) -> GovernedCallable:
@@ -53,6 +54,7 @@ class SessionCallable(wrapt.ObjectProxy[Any]):
         self._self_call = around(type(wrapped).__call__, again)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the object in a session of its own."""
         return self._self_call(self.__wrapped__, *args, **kwargs)
 
     def __copy__(self) -> SessionCallable:

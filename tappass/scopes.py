@@ -8,20 +8,22 @@ import inspect
 import types
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 import decorator
 
 from tappass.enforcement.latch import Latch
-from tappass.enforcement.port import Plane
 from tappass.errors import ApprovalRequired, TapPassConfigError, TapPassError
 from tappass.plane.connect import connect
 from tappass.session.context import current_session, enter
 from tappass.session.registry import registry
-from tappass.session.session import COMPLETED, FAILED, SUSPENDED, Options, Session, session_from
+from tappass.session.session import COMPLETED, FAILED, SUSPENDED, Options, Session
 from tappass.toolspec import MARK as TOOL_MARK
 from tappass.toolspec import ToolSpec, is_function
 from tappass.wire.sessions import Opening
+
+if TYPE_CHECKING:
+    from tappass.enforcement.port import Plane
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -73,7 +75,7 @@ class UnitOfWork:
         return Opening(**(fields | inherited)), options
 
     def _opened(self, record: Any, plane: Plane, options: Options) -> Session:
-        self._session = session_from(record, plane, options, latch=Latch())
+        self._session = Session(record, plane, options, latch=Latch())
         registry.add(self._session)
         return self._session
 

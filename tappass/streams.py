@@ -7,18 +7,27 @@ import itertools
 import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from tappass.enforcement.port import AsyncChunkSource, ChunkSource
 from tappass.errors import GovernanceDecision
 from tappass.wire.chat import ChatChunk
+
+if TYPE_CHECKING:
+    from queue import SimpleQueue
+
+    from tappass.enforcement.port import AsyncChunkSource, ChunkSource
 
 S = TypeVar("S", bound="ChatStream")
 A = TypeVar("A", bound="AsyncChatStream")
 
 Refused = Callable[[GovernanceDecision], Any]
+
+
+def _queue() -> SimpleQueue[int]:
+    from queue import SimpleQueue
+
+    return SimpleQueue()
 
 
 class _Kept:
@@ -31,7 +40,7 @@ class _Kept:
     def __init__(self) -> None:
         self._sources: dict[int, Iterator[ChatChunk]] = {}
         self._numbers = itertools.count(1)
-        self._dropped: SimpleQueue[int] = SimpleQueue()
+        self._dropped = _queue()
         self._lock = threading.Lock()
         self._closer: threading.Thread | None = None
         self._inherited: list[Any] = []
@@ -63,7 +72,7 @@ class _Kept:
     def after_fork(self) -> None:
         """Leave the parent's streams to the parent: never closed here, so never settled here."""
         self._inherited.append(self._sources)
-        self._sources, self._dropped, self._lock, self._closer = {}, SimpleQueue(), threading.Lock(), None
+        self._sources, self._dropped, self._lock, self._closer = {}, _queue(), threading.Lock(), None
 
     def _close_dropped(self) -> None:
         while True:

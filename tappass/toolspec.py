@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
 import threading
 import typing
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -30,21 +28,32 @@ def is_function(target: object) -> bool:
     return inspect.isroutine(target) or isinstance(target, functools._lru_cache_wrapper)
 
 
-@dataclass(slots=True, kw_only=True, eq=False, weakref_slot=True)
 class ToolSpec:
     """What is known of one governed tool; `url` and `api_key` name its plane if it insists on one."""
 
-    name: str
-    function: Callable[..., Any]
-    signature: CallSignature
-    encoders: Encoders
-    options: Options
-    url: str | None = None
-    api_key: str | None = None
-    server: str = ""
-    _definition: ToolDefinition | None = None
-    _digest: str = ""
-    _governed: weakref.WeakSet[Any] = field(default_factory=weakref.WeakSet)
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        signature: CallSignature,
+        *,
+        encoders: Encoders,
+        options: Options,
+        url: str | None = None,
+        api_key: str | None = None,
+        server: str = "",
+    ) -> None:
+        self.name = name
+        self.function = function
+        self.signature = signature
+        self.encoders = encoders
+        self.options = options
+        self.url = url
+        self.api_key = api_key
+        self.server = server
+        self._definition: ToolDefinition | None = None
+        self._digest = ""
+        self._governed: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def covers(self, function: object) -> bool:
         """Tell whether this very callable is governed by this spec, rather than merely copied its attributes."""
@@ -58,7 +67,7 @@ class ToolSpec:
         """Return the tool's whole definition, read from its source once."""
         if self._definition is None:
             self._definition = definition_of(self)
-            self._digest = hashlib.sha256(canonical(self._definition)).hexdigest()
+            self._digest = sha256(canonical(self._definition))
         return self._definition
 
     def call(self, session: Session, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
@@ -123,6 +132,13 @@ def release_names() -> None:
         _names.clear()
 
 
+def sha256(data: bytes) -> str:
+    """Return the SHA-256 of some bytes in hex."""
+    import hashlib
+
+    return hashlib.sha256(data).hexdigest()
+
+
 def definition_of(spec: ToolSpec) -> ToolDefinition:
     """Return a Python tool's whole definition: its source counts, not its bytecode."""
     function = inspect.unwrap(spec.function)
@@ -136,7 +152,7 @@ def definition_of(spec: ToolSpec) -> ToolDefinition:
         parameters=_schema(spec),
         arguments=spec.signature.names,
         open_arguments=spec.signature.is_open,
-        source_digest=hashlib.sha256(source.encode()).hexdigest() if source else "",
+        source_digest=sha256(source.encode()) if source else "",
         package=(getattr(function, "__module__", None) or "").partition(".")[0],
         server=spec.server,
     )

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tappass.enforcement.action import Call
 from tappass.enforcement.effects import Decide, Effect, Emit, End, Flow, OpenScanner, Pull, Run, Settle, running
-from tappass.enforcement.port import AsyncControlPlane, ControlPlane
 from tappass.errors import TapPassConfigError
 from tappass.wire.endings import ABANDONED
 
+if TYPE_CHECKING:
+    from tappass.enforcement.port import AsyncControlPlane, ControlPlane
+
 CLOSE_TIMEOUT_S = 5
 
-Begun: TypeAlias = tuple[Flow[Any], ControlPlane, Call]
-ABegun: TypeAlias = tuple[Flow[Any], AsyncControlPlane, Call]
+Begun: TypeAlias = "tuple[Flow[Any], ControlPlane, Call]"
+ABegun: TypeAlias = "tuple[Flow[Any], AsyncControlPlane, Call]"
 
 
 class _Stopped(Exception):

@@ -5,19 +5,20 @@ The shape is httpx's `Auth.auth_flow`: a flow yields effects, a driver (sync or 
 
 from __future__ import annotations
 
-import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tappass.enforcement.action import Call, action_bytes, refused_with, status_of
 from tappass.enforcement.effects import Decide, Emit, End, Flow, OpenScanner, Pull, Run, Settle, do
 from tappass.enforcement.latch import latch_key
 from tappass.enforcement.obligations import bounded, scan_of
-from tappass.enforcement.port import Scanner
 from tappass.enforcement.showing import Unrebuildable, rebuild, show
 from tappass.enforcement.verdicts import break_glass, redacted, refusal, withheld
 from tappass.errors import GovernanceDecision
 from tappass.wire.decisions import Decision
 from tappass.wire.endings import COMPLETED, FAILED, Settlement
+
+if TYPE_CHECKING:
+    from tappass.enforcement.port import Scanner
 
 
 def enforce(call: Call) -> Flow[Any]:
@@ -44,7 +45,7 @@ def admit(call: Call) -> Flow[Decision]:
     latch = call.scope.latch
     pipeline = call.scope.correlation.pipeline_uuid
     if latch and (known := latch.find(latch_key(action_bytes(call.action), pipeline))) is not None:
-        raise copy.copy(known)
+        raise known
     try:
         decision = yield from do(Decide(call.request()))
     except GeneratorExit:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+import copy
 import os
 import threading
 from collections import OrderedDict
@@ -18,7 +17,9 @@ _key = os.urandom(32)
 
 def latch_key(action: bytes, pipeline_uuid: str) -> bytes:
     """Return what one action under one pipeline is remembered by."""
-    return hmac.digest(_key, pipeline_uuid.encode() + b"\0" + action, hashlib.sha256)
+    import hmac  # only a refusal needs it
+
+    return hmac.digest(_key, pipeline_uuid.encode() + b"\0" + action, "sha256")
 
 
 class Latch:
@@ -36,8 +37,10 @@ class Latch:
         return bool(self._known)
 
     def find(self, key: bytes) -> GovernanceDecision | None:
-        """Return the refusal of this very action, or None."""
-        return self._known.get(key)
+        """Return the refusal of this very action to be raised anew, or None."""
+        known = self._known.get(key)
+        # A copy: the same object raised in two threads would mix their tracebacks.
+        return None if known is None else copy.copy(known)
 
     def keep(self, key: bytes, refusal: GovernanceDecision) -> None:
         """Remember a refusal. One that waits for people is asked again each time: they may have answered."""

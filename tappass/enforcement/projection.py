@@ -18,20 +18,20 @@ Anything else, NaN and infinity included, is refused: a condition would read it 
 
 from __future__ import annotations
 
-import base64
-import datetime as dt
 import enum
 import math
 from collections.abc import Callable, Iterable, Mapping
-from decimal import Decimal
-from pathlib import PurePath
-from typing import Any, TypeAlias
-from uuid import UUID
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tappass.wire.codec import canonical
 
 Encoder: TypeAlias = Callable[[Any], Any]
 Encoders: TypeAlias = Mapping[str | type, Encoder]
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from decimal import Decimal
 
 MAX_DEPTH = 64
 
@@ -96,7 +96,7 @@ def _richer(value: Any, where: str, types: dict[str, str], encoders: Encoders, d
     if isinstance(value, enum.Enum):
         types[where] = f"enum:{type(value).__name__}"
         return project(value.value, where, {}, encoders, depth + 1)
-    for kind, (name, encode) in _SIMPLE.items():
+    for kind, name, encode in _simple():
         if isinstance(value, kind):
             types[where] = name
             return encode(value, where)
@@ -113,10 +113,18 @@ def _richer(value: Any, where: str, types: dict[str, str], encoders: Encoders, d
     return _subclass(value, where, types, encoders, depth)
 
 
+# The base's own method: a subclass may have overridden what `str()` would call.
+_PLAIN: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (str, str.__str__),
+    (int, int.__int__),
+    (float, float.__float__),
+)
+
+
 def _subclass(value: Any, where: str, types: dict[str, str], encoders: Encoders, depth: int) -> Any:
     """Project subclasses of JSON's own types by their base value."""
     name = type(value).__name__
-    for base, plain in ((str, str.__str__), (int, int.__int__), (float, float.__float__)):
+    for base, plain in _PLAIN:
         if isinstance(value, base):
             types[where] = f"{base.__name__}:{name}"
             return project(plain(value), where, types, {}, depth + 1)
@@ -146,13 +154,15 @@ def _decimal(value: Decimal, where: str) -> int | float:
     if value == value.to_integral_value():
         return int(value)
     number = float(value)
-    if Decimal(repr(number)) != value:
+    if type(value)(repr(number)) != value:
         # Rounded, a rule would compare another number than the tool gets.
         raise Unprojectable(where, "the Decimal has more digits than a double holds")
     return number
 
 
 def _bytes(value: bytes | bytearray, _where: str) -> str:
+    import base64
+
     return base64.b64encode(value).decode("ascii")
 
 
@@ -164,15 +174,22 @@ def _text(value: object, _where: str) -> str:
     return str(value)
 
 
-# datetime before date: it is one.
-_SIMPLE: dict[type, tuple[str, Callable[[Any, str], Any]]] = {
-    dt.datetime: ("datetime", _iso),
-    dt.date: ("date", _iso),
-    dt.time: ("time", _iso),
-    dt.timedelta: ("timedelta", lambda value, _where: value.total_seconds()),
-    Decimal: ("decimal", _decimal),
-    UUID: ("uuid", _text),
-    PurePath: ("path", _text),
-    bytes: ("bytes", _bytes),
-    bytearray: ("bytes", _bytes),
-}
+@cache
+def _simple() -> tuple[tuple[type, str, Callable[[Any, str], Any]], ...]:
+    """Return the types of one plain projection each; imported when the first richer value comes."""
+    import datetime as dt
+    from decimal import Decimal
+    from pathlib import PurePath
+    from uuid import UUID
+
+    return (
+        (dt.datetime, "datetime", _iso),  # before date: it is one
+        (dt.date, "date", _iso),
+        (dt.time, "time", _iso),
+        (dt.timedelta, "timedelta", lambda value, _where: value.total_seconds()),
+        (Decimal, "decimal", _decimal),
+        (UUID, "uuid", _text),
+        (PurePath, "path", _text),
+        (bytes, "bytes", _bytes),
+        (bytearray, "bytes", _bytes),
+    )

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from tappass.enforcement.projection import Encoders, Unprojectable, escape, field_names, project
-from tappass.enforcement.redaction import redact_value
 from tappass.wire.findings import Redaction
 
 
@@ -48,6 +45,8 @@ def rebuild(value: Any, redactions: Sequence[Redaction]) -> Any:
     """
     if not redactions:
         return value
+    from tappass.enforcement.redaction import redact_value  # few calls ever redact
+
     if isinstance(value, bytes | bytearray):
         return type(value)(redact_value(bytes(value).decode(), redactions).encode())
     if type(value) is list:
@@ -68,6 +67,8 @@ def rebuild(value: Any, redactions: Sequence[Redaction]) -> Any:
 
 def _mapping(value: dict[str, Any], redactions: Sequence[Redaction]) -> dict[str, Any]:
     keys = [r for r in redactions if r.where.endswith("~key") and r.where.count("/") == 1]
+    from tappass.enforcement.redaction import redact_value
+
     inner = {key: rebuild(item, _below(redactions, escape(key))) for key, item in value.items()}
     return redact_value(inner, keys) if keys else inner
 
@@ -85,11 +86,15 @@ def _below(redactions: Sequence[Redaction], token: str) -> list[Redaction]:
 def _with_fields(value: Any, changed: dict[str, Any]) -> Any:
     """Copy an instance with some fields replaced, in its own library's way."""
     if hasattr(value, "__dataclass_fields__"):
+        from dataclasses import replace
+
         return replace(value, **changed)
     if hasattr(value, "__struct_fields__"):
         return msgspec.structs.replace(value, **changed)
     if hasattr(value, "model_copy"):
         return value.model_copy(update=changed)
+    import copy
+
     clone = copy.copy(value)
     for name, item in changed.items():
         object.__setattr__(clone, name, item)

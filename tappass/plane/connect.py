@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from tappass.errors import TapPassConfigError
 from tappass.session.registry import registry
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tappass.enforcement.port import Plane
 
-DATABASE = Path(".tappass") / "tappass.db"
+FOLDER, FILE = ".tappass", "tappass.db"
 
 
 def connect(url: str | None = None, api_key: str | None = None) -> Plane:
@@ -28,7 +30,7 @@ def connect(url: str | None = None, api_key: str | None = None) -> Plane:
     url = url or url_here()
     scheme = url.partition(":")[0].lower()
     if scheme in ("sqlite", "embedded"):
-        path = database_of(url)
+        path = _path_of(url)
         return registry.plane(f"sqlite:///{path}", lambda: _embedded(path))
     if scheme == "memory":
         return registry.plane(url, lambda: _unknown(url))
@@ -45,15 +47,21 @@ def url_here() -> str:
 
 def home_of(database: Path) -> Path:
     """Return where the policy of a database file lies: beside its `.tappass` directory, or beside itself."""
-    return database.parent.parent if database.parent.name == DATABASE.parent.name else database.parent
+    return database.parent.parent if database.parent.name == FOLDER else database.parent
 
 
 def database_of(url: str) -> Path:
     """Return the database file that an embedded url means, as an absolute path."""
+    from pathlib import Path
+
+    return Path(_path_of(url))
+
+
+def _path_of(url: str) -> str:
     if url.startswith("sqlite:///"):
-        return Path(os.path.abspath(url.removeprefix("sqlite:///")))
+        return os.path.abspath(url.removeprefix("sqlite:///"))
     if url in ("embedded:", "embedded"):
-        return Path.cwd() / DATABASE
+        return os.path.join(os.getcwd(), FOLDER, FILE)
     raise TapPassConfigError(f"`{_without_secrets(url)}` is no database url; write `sqlite:///path/to/tappass.db`")
 
 
@@ -68,18 +76,28 @@ def _without_secrets(url: str) -> str:
 
 def _configured() -> str:
     """Return the url that `tappass.toml` here names, "" if it names none."""
-    file = Path("tappass.toml")
-    if not file.is_file():
+    try:
+        status = os.stat("tappass.toml")
+    except OSError:
         return ""
+    return _url_in(os.path.abspath("tappass.toml"), status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=8)
+def _url_in(file: str, _written_ns: int, _size: int) -> str:
+    """Return the url in a settings file; read again only once it was written again."""
     import tomllib
 
     try:
-        return str(tomllib.loads(file.read_text(encoding="utf-8")).get("url", ""))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        with open(file, "rb") as opened:
+            return str(tomllib.load(opened).get("url", ""))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise TapPassConfigError(f"tappass.toml cannot be read: {error}") from error
 
 
-def _embedded(path: Path) -> Plane:
+def _embedded(path: str) -> Plane:
+    from pathlib import Path
+
     from tappass.extras import missing
 
     try:
@@ -88,4 +106,4 @@ def _embedded(path: Path) -> Plane:
         if (error.name or "").partition(".")[0] == "tappass":
             raise
         raise missing("embedded", "the embedded plane") from error
-    return EmbeddedPlane.at(path)
+    return EmbeddedPlane.at(Path(path))

@@ -7,11 +7,14 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from tappass.enforcement.port import Plane
 from tappass.errors import TapPassError
-from tappass.session.session import COMPLETED, Options, Session, session_from
+from tappass.session.session import COMPLETED, Options, Session
 from tappass.wire.sessions import Opening
+
+if TYPE_CHECKING:
+    from tappass.enforcement.port import Plane
 
 
 class Registry:
@@ -80,7 +83,7 @@ class Registry:
         with self._lock:
             if url not in self._implicit:
                 record = plane.sync.open(Opening(name="implicit", kind="implicit", implicit=True))
-                self._implicit[url] = session_from(record, plane, Options(), latch=None)
+                self._implicit[url] = Session(record, plane, Options(), latch=None)
             return self._implicit[url]
 
     def shutdown(self) -> None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from tappass.enforcement.effects import running
 from tappass.enforcement.latch import Latch
-from tappass.enforcement.port import Plane
 from tappass.wire.correlation import Correlation
-from tappass.wire.sessions import OBSERVE, SessionRecord
+from tappass.wire.sessions import OBSERVE
+
+if TYPE_CHECKING:
+    from tappass.enforcement.port import Plane
+    from tappass.wire.sessions import SessionRecord
 
 OPEN, COMPLETED, FAILED, SUSPENDED = "open", "completed", "failed", "suspended"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What a caller asked for; the innermost that says anything wins, None says nothing."""
 
     raise_on_redaction: bool | None = None
@@ -29,40 +32,39 @@ class Options:
         )
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
 class Session:
     """An open unit of work.
 
     Attributes:
         session_id, agent_uuid, pipeline_uuid, audit_url: the session's correlation.
-        task_id: the call that runs in this context, "" between calls.
         name, agent: what it was opened as, and who acts.
         mode: enforce, or observe (decides and records, but lets policy's refusals pass).
         parent: the id of the session around it, "" at the top.
         status: open, completed, failed or suspended.
     """
 
-    session_id: str
-    agent_uuid: str
-    pipeline_uuid: str
-    audit_url: str
-    name: str
-    agent: str
-    mode: str
-    parent: str
-    plane: Plane = field(repr=False)
-    options: Options = field(default=Options(), repr=False)
-    latch: Latch | None = field(default=None, repr=False)
-    status: str = OPEN
-    correlation: Correlation = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
+    def __init__(self, record: SessionRecord, plane: Plane, options: Options, *, latch: Latch | None) -> None:
+        self.session_id = record.session_id
+        self.agent_uuid = record.agent_uuid
+        self.pipeline_uuid = record.pipeline_uuid
+        self.audit_url = record.audit_url
+        self.name = record.name
+        self.agent = record.agent
+        self.mode = record.mode
+        self.parent = record.parent
+        self.status = OPEN
+        self.plane = plane
+        self.options = options
+        self.latch = latch
         self.correlation = Correlation(
-            session_id=self.session_id,
-            agent_uuid=self.agent_uuid,
-            pipeline_uuid=self.pipeline_uuid,
-            audit_url=self.audit_url,
+            session_id=record.session_id,
+            agent_uuid=record.agent_uuid,
+            pipeline_uuid=record.pipeline_uuid,
+            audit_url=record.audit_url,
         )
+
+    def __repr__(self) -> str:
+        return f"Session({self.session_id!r}, name={self.name!r}, status={self.status!r})"
 
     @property
     def task_id(self) -> str:
@@ -83,12 +85,3 @@ class Session:
     def respect_breakglass(self) -> bool:
         """Whether calls go on under an emergency override."""
         return bool(self.options.respect_breakglass)
-
-
-def session_from(record: SessionRecord, plane: Plane, options: Options, *, latch: Latch | None) -> Session:
-    """Return the session for what a plane answered to its opening."""
-    fields: dict[str, Any] = {
-        name: getattr(record, name)
-        for name in ("session_id", "agent_uuid", "pipeline_uuid", "audit_url", "name", "agent", "mode", "parent")
-    }
-    return Session(plane=plane, options=options, latch=latch, **fields)
