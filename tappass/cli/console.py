@@ -87,11 +87,16 @@ def agreed(question: str, *, yes: bool) -> bool:
     """
     if yes:
         return True
-    if not sys.stdin.isatty():
+    if not someone_to_ask():
         raise TapPassConfigError(f"{question} There is nobody to ask here; `--yes` answers yes")
     import typer
 
     return typer.confirm(question)
+
+
+def someone_to_ask() -> bool:
+    """Tell whether a person sits at the other end."""
+    return sys.stdin.isatty()
 
 
 @contextmanager

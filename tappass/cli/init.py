@@ -117,4 +117,17 @@ def _ignore(home: Path) -> list[str]:
 
 
 def _write_templates(home: Path) -> list[str]:
-    return []
+    """Write the policy and the settings that are not there yet."""
+    from tappass.engine.policy.files import POLICY, SETTINGS, find_files
+    from tappass.engine.policy.templates import POLICY_YAML, SETTINGS_TOML
+
+    there = find_files(home)
+    wanted = [] if there.policies else [(home / POLICY, POLICY_YAML)]
+    wanted += [] if there.settings else [(home / SETTINGS, SETTINGS_TOML)]
+    try:
+        for path, text in wanted:
+            with path.open("x", encoding="utf-8") as file:
+                file.write(text)
+    except OSError as error:
+        raise TapPassConfigError(f"cannot write to {home} ({error.strerror})") from error
+    return [str(path) for path, _ in wanted]

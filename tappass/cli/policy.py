@@ -1,13 +1,13 @@
-"""`tappass policy`: check, test, try, accept, show."""
+"""`tappass policy`: the group of commands, and what is in force: shown, accepted."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import typer
 
+from tappass.cli.checks import check, load, run_tests, try_out
 from tappass.cli.console import agreed, emit, say, shown
 from tappass.cli.exits import NO
 from tappass.cli.options import Json, Yes
@@ -19,10 +19,9 @@ if TYPE_CHECKING:
     from tappass.engine.policy.files import PolicySources
 
 app = typer.Typer(no_args_is_help=True, help="The rules: check, test, try out, accept, show.")
-
-Paths: TypeAlias = Annotated[
-    list[Path] | None, typer.Argument(exists=True, help="Files or directories; this directory's by default.")
-]
+app.command("check")(check)
+app.command("test")(run_tests)
+app.command("try")(try_out)
 
 
 @app.command("show")
@@ -93,7 +92,7 @@ def accept(yes: Yes = False, as_json: Json = False) -> None:
 def _differences(old: Pipeline | None, sources: PolicySources) -> list[Any]:
     from tappass.cli.changes import changes
 
-    new = (_load(sources).document, sources.load_settings())
+    new = (load(sources).document, sources.load_settings())
     return changes(None if old is None else (old.policy.document, old.settings), new)
 
 
@@ -112,9 +111,3 @@ def _say_accepted(pipeline: Pipeline, *, as_json: bool, news: bool) -> None:
         return
     what = "in force for sessions opened from now on" if news else "in force already; nothing to accept"
     say(f"pipeline {pipeline.uuid} is {what}, accepted by {shown(pipeline.accepted_by)}")
-
-
-def _load(sources: PolicySources) -> Any:
-    from tappass.engine.detect.detectors import catalogue
-
-    return sources.load_policy(frozenset(catalogue()))

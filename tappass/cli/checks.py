@@ -1,0 +1,192 @@
+"""Rules before they are in force: checked, tested by the cases beside them, tried on calls that nobody makes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import msgspec
+import typer
+
+from tappass.cli.console import emit, say, shown
+from tappass.cli.exits import NO
+from tappass.cli.options import Json
+from tappass.cli.place import Place, here
+from tappass.errors import TapPassConfigError
+
+if TYPE_CHECKING:
+    from tappass.engine.policy.cases import CaseResult
+    from tappass.engine.policy.facts import Verdict
+    from tappass.engine.policy.files import PolicySources
+    from tappass.engine.policy.policy import Policy
+    from tappass.engine.policy.problems import Problem
+    from tappass.wire.decisions import ToolDefinition
+
+Paths: TypeAlias = Annotated[
+    list[Path] | None, typer.Argument(exists=True, help="Files or directories; this directory's by default.")
+]
+
+
+def check(paths: Paths = None, as_json: Json = False) -> None:
+    """Load policy and settings; name file, line and column of all that is wrong, and exit with 1."""
+    problems: list[Problem] = []
+    policy = None
+    try:
+        with here() as place:
+            sources = _sources(place, paths)
+            sources.load_settings()
+            policy = load(sources)
+            problems += _against_tools(policy, place)
+    except TapPassConfigError as error:
+        from tappass.engine.policy.problems import problems_of
+
+        if not (listed := problems_of(error)):
+            raise
+        problems += listed
+    if as_json:
+        emit({"ok": not problems, "problems": problems, "pipeline_uuid": policy.pipeline_uuid if policy else ""})
+    else:
+        for problem in problems:
+            say(shown(problem))
+        if policy is not None and not problems:
+            say(f"no problems: {len(policy.document.rules)} rules, pipeline {policy.pipeline_uuid}")
+    if problems:
+        raise typer.Exit(NO)
+
+
+def _sources(place: Place, paths: list[Path] | None) -> PolicySources:
+    """Return what lies in these files and directories, or beside the database.
+
+    Raises:
+        TapPassConfigError: there is nothing.
+    """
+    from tappass.engine.policy.files import SETTINGS, PolicySources, find_files
+
+    if not paths or (len(paths) == 1 and paths[0].is_dir()):
+        directory = paths[0] if paths else place.home
+        found = find_files(directory)
+        if not found.policies and found.settings is None:
+            raise TapPassConfigError(f"there is no policy in {directory}; `tappass init` writes one")
+        return found
+    if any(path.is_dir() for path in paths):
+        raise TapPassConfigError("give one directory, or files")
+    settings = [path for path in paths if path.suffix == Path(SETTINGS).suffix]
+    if len(settings) > 1:
+        raise TapPassConfigError(f"settings are one file, not {', '.join(map(str, settings))}")
+    return PolicySources.read([path for path in paths if path not in settings], *settings)
+
+
+def load(sources: PolicySources) -> Policy:
+    """Return the policy of these sources, which may name whatever the detectors here find."""
+    from tappass.engine.detect.detectors import catalogue
+
+    return sources.load_policy(frozenset(catalogue()))
+
+
+def _against_tools(policy: Policy, place: Place) -> list[Problem]:
+    """Hold the rules against the tools that have run here, if any have."""
+    from tappass.engine.policy.check import check as held_against
+
+    return list(held_against(policy, _tools(place)))
+
+
+def _tools(place: Place) -> list[ToolDefinition]:
+    if not place.database.exists():
+        return []
+    from tappass.wire.codec import decode
+    from tappass.wire.decisions import ToolDefinition
+
+    rows = place.store.read.query("SELECT definition FROM tool_definition ORDER BY first_seen_seq")
+    # Of several definitions of one tool the newest is the one that will run.
+    return list({(each.server, each.name): each for each in (decode(row[0], ToolDefinition) for row in rows)}.values())
+
+
+def run_tests(paths: Paths = None, as_json: Json = False) -> None:
+    """Run the cases beside the rules; exits with 1 if the policy says something else."""
+    with here() as place:
+        files = _case_files(place.home, paths)
+    results = [result for directory, group in files.items() for result in _run_cases(directory, group)]
+    failed = [result for result in results if not result.passed]
+    if as_json:
+        emit({"ok": not failed, "cases": [_case(result) for result in results]})
+    else:
+        for result in failed:
+            say(f"{shown(result.source)}: {shown(result.name)}", *(f"  {shown(each)}" for each in result.problems))
+        say(f"{len(results) - len(failed)} passed, {len(failed)} failed")
+    if failed:
+        raise typer.Exit(NO)
+
+
+def _case_files(home: Path, paths: list[Path] | None) -> dict[Path, list[Path]]:
+    """Return files of cases by the directory whose policy they are about."""
+    from tappass.engine.policy.files import FOLDER, case_files
+
+    files: dict[Path, list[Path]] = {}
+    for path in paths or [home]:
+        if path.is_dir():
+            files.setdefault(path, []).extend(case_files(path))
+        else:
+            inside = path.parent.name == FOLDER
+            files.setdefault(path.parent.parent if inside else path.parent, []).append(path)
+    if not any(files.values()):
+        where = ", ".join(map(str, files))
+        raise TapPassConfigError(f"there are no cases in {where}; write them in policy.test.yaml beside policy.yaml")
+    return files
+
+
+def _run_cases(directory: Path, files: list[Path]) -> list[CaseResult]:
+    from tappass.engine.detect.detectors import Detectors
+    from tappass.engine.policy.cases import run_cases
+    from tappass.engine.policy.files import find_files
+
+    return run_cases(load(find_files(directory)), files, Detectors())
+
+
+def _case(result: CaseResult) -> dict[str, Any]:
+    fields = {"name": result.name, "source": result.source, "passed": result.passed, "problems": result.problems}
+    return {**fields, "outcome": result.verdict.outcome}
+
+
+def try_out(
+    name: Annotated[str, typer.Argument(help="The tool's name, or with --llm the model's.")],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Values are JSON, or else text.")
+    ] = None,
+    llm: Annotated[
+        bool, typer.Option("--llm", help="A model call instead of a tool call; prompt=… is its text.")
+    ] = False,
+    tier: Annotated[str, typer.Option("--tier", help="The agent's trust tier.")] = "standard",
+    as_json: Json = False,
+) -> None:
+    """Say what the policy on disk answers to a call that nobody makes; exits with 1 if it would not run."""
+    from tappass.engine.detect.detectors import Detectors
+    from tappass.engine.policy.trial import arguments_of, call_facts
+
+    given = arguments_of(arguments or [])
+    with here() as place:
+        policy = load(_sources(place, None))
+        waits = place.database.exists() and place.pipelines().pending() is not None
+    facts = call_facts("llm" if llm else "tool", name, given, agent_tier=tier)
+    findings = Detectors().inspect(facts.arguments)
+    verdict = policy.evaluate(msgspec.structs.replace(facts, findings=findings))
+    redacted = sorted({finding.kind for finding in findings if verdict.redacts(finding)})
+    if as_json:
+        emit({"verdict": verdict, "redacts": redacted, "findings": findings, "accepted": not waits})
+    else:
+        _say_verdict(name, verdict, redacted)
+        if waits:
+            say("this is the policy on disk; until `tappass policy accept` the last accepted one rules")
+    if verdict.outcome != "allow":
+        raise typer.Exit(NO)
+
+
+def _say_verdict(name: str, verdict: Verdict, redacted: list[str]) -> None:
+    matches = ", ".join(f"{match.id} ({match.source})" if match.source else match.id for match in verdict.matches)
+    say(f"{verdict.outcome}  {shown(name)}{f'  by {shown(matches)}' if matches else ''}")
+    if verdict.reason:
+        say(shown(verdict.reason))
+    if redacted:
+        say(f"its arguments would be redacted: {', '.join(redacted)}")
+    if verdict.scan is not None:
+        asked = ((do, getattr(verdict.scan, do)) for do in ("redact", "block", "flag"))
+        say("its result would be inspected: " + "; ".join(f"{do} {', '.join(kinds)}" for do, kinds in asked if kinds))
