@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import tomllib
 from decimal import Decimal, InvalidOperation
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 import msgspec
 
 from tappass.engine.policy import globs
-from tappass.engine.policy.problems import Problem, failed, meant
+from tappass.engine.policy.problems import Problem, choices, failed, meant
 from tappass.errors import TapPassConfigError
 from tappass.wire.codec import canonical
 
@@ -194,16 +194,25 @@ def _explained(said: str) -> tuple[str, str]:
         return full, f"unknown key `{full}`; {meant(unknown[1], _fields_at(key))}"
     if missing := _MISSING.match(said):
         return key, f"`{key}` needs `{missing[1]}`"
+    if said.startswith("Invalid enum value"):
+        return key, f"`{key}` must be one of {choices(sorted(get_args(_type_at(key))))}"
+    if "matching regex" in said:
+        return key, f"`{key}` must be the name of an environment variable, never the key itself"
     return key, f"`{key}`: {said[:1].lower()}{said[1:]}"
 
 
 def _fields_at(key: str) -> list[str]:
     """Return the keys that there are beneath a key."""
+    return [field.encode_name for field in msgspec.structs.fields(_type_at(key))]
+
+
+def _type_at(key: str) -> Any:
+    """Return the type that the value of a key has."""
     type_: Any = Settings
     for part in filter(None, re.sub(r"\[[^\]]*\]", "", key).split(".")):
-        inner = {field.encode_name: field.type for field in msgspec.structs.fields(type_)}.get(part, type_)
-        type_ = Upstream if part == "upstream" else inner
-    return [field.encode_name for field in msgspec.structs.fields(type_)]
+        types = {field.encode_name: field.type for field in msgspec.structs.fields(type_)}
+        type_ = Upstream if part == "upstream" else types[part]
+    return type_
 
 
 def _line(text: str, key: str) -> int:

@@ -15,6 +15,7 @@ MAX_BYTES = 4_000_000
 MAX_DEPTH = 24
 _PLAIN = "tag:yaml.org,2002:"
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_TAGS = frozenset({"map", "seq", "str", "int", "float", "bool", "null", "timestamp", "value"})
 _CONSTRUCTOR = yaml.constructor.SafeConstructor()
 _NAMES = {
     "map": "a mapping",
@@ -79,8 +80,11 @@ class Reader:
         waiting = [(root, 1)]
         while waiting:
             node, depth = waiting.pop()
-            if not node.tag.startswith(_PLAIN):
-                self.note(node, f"tags such as `{node.tag[:40]}` are not accepted")
+            if node.tag.removeprefix(_PLAIN) not in _TAGS:
+                self.note(
+                    node,
+                    f"tags and merge keys (`!`, `<<`) are not accepted, as here `{node.tag.removeprefix(_PLAIN)[:40]}`",
+                )
             if depth > MAX_DEPTH:
                 self.note(node, "the file is nested too deeply")
                 break
