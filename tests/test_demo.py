@@ -92,10 +92,10 @@ def test_the_mail_to_the_outsider_never_left_and_the_error_on_screen_is_the_one_
     assert blocked["blocked_by"] == "mail-stays-inside"
     assert blocked["classification"] == "CONFIDENTIAL"
     assert not [e for e in story.leaves if e["type"] == "call.ended" and e["task_id"] == blocked["task_id"]]
-    assert (
-        f"`send_email` blocked by rule `mail-stays-inside` (policy.yaml:8); nothing ran; see {blocked['audit_url']}"
-        in story.printed
-    )
+    lines = (story.directory / "policy.yaml").read_text().splitlines()
+    place = f"policy.yaml:{1 + lines.index('  - id: mail-stays-inside')}"
+    said = f"`send_email` blocked by rule `mail-stays-inside` ({place}); nothing ran; see {blocked['audit_url']}"
+    assert said in story.printed
     mails = [json.loads(line) for line in (story.directory / "outbox.jsonl").read_text().splitlines()]
     assert len(mails) == 4
     assert all(mail["to"].endswith("@acme.example") for mail in mails)

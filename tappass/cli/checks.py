@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
 import typer
@@ -22,51 +23,89 @@ if TYPE_CHECKING:
     from tappass.engine.policy.problems import Problem
     from tappass.wire.decisions import ToolDefinition
 
+T = TypeVar("T")
+
 Paths: TypeAlias = Annotated[
     list[Path] | None, typer.Argument(exists=True, help="Files or directories; this directory's by default.")
 ]
 
 
 def check(paths: Paths = None, as_json: Json = False) -> None:
-    """Load policy and settings; name file, line and column of all that is wrong, and exit with 1."""
-    problems: list[Problem] = []
-    policy = None
-    try:
-        with here() as place:
-            sources = _sources(place, paths)
-            sources.load_settings()
-            policy = load(sources)
-            problems += _against_tools(policy, place)
-    except TapPassConfigError as error:
-        from tappass.engine.policy.problems import problems_of
-
-        if not (listed := problems_of(error)):
-            raise
-        problems += listed
+    """Load policy, settings and cases; name file, line and column of all that is wrong, and exit with 1."""
+    with here() as place:
+        rules, cases = _parted(paths or [place.home])
+        found = Found()
+        if rules:
+            sources = _sources(rules)
+            found.take(sources.load_settings)
+            policy = found.take(lambda: load(sources))
+            if policy is not None:
+                found.policy = policy
+                found.problems += _against_tools(policy, place)
+        found.take(lambda: _read_cases(cases))
     if as_json:
-        emit({"ok": not problems, "problems": problems, "pipeline_uuid": policy.pipeline_uuid if policy else ""})
+        uuid = found.policy.pipeline_uuid if found.policy else ""
+        emit({"ok": not found.problems, "problems": found.problems, "pipeline_uuid": uuid})
     else:
-        for problem in problems:
-            say(shown(problem))
-        if policy is not None and not problems:
-            say(f"no problems: {len(policy.document.rules)} rules, pipeline {policy.pipeline_uuid}")
-    if problems:
+        say(*(shown(problem) for problem in found.problems) if found.problems else [_sound(found, len(cases))])
+    if found.problems:
         raise typer.Exit(NO)
 
 
-def _sources(place: Place, paths: list[Path] | None) -> PolicySources:
-    """Return what lies in these files and directories, or beside the database.
+class Found:
+    """What a check has found so far."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.policy: Policy | None = None
+
+    def take(self, step: Callable[[], T]) -> T | None:
+        """Take one step; return what it returns, or note the problems it lists."""
+        from tappass.engine.policy.problems import problems_of
+
+        try:
+            return step()
+        except TapPassConfigError as error:
+            if not (listed := problems_of(error)):
+                raise
+            self.problems += listed
+            return None
+
+
+def _sound(found: Found, cases: int) -> str:
+    if found.policy is None:
+        return f"no problems in {cases} files of cases"
+    return f"no problems: {len(found.policy.document.rules)} rules, pipeline {found.policy.pipeline_uuid}"
+
+
+def _parted(paths: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Part files of cases from everything else; a directory holds both."""
+    from tappass.engine.policy.files import TESTS, case_files
+
+    cases = [path for path in paths if path.name.endswith(TESTS)]
+    inside = [each for path in paths if path.is_dir() for each in case_files(path)]
+    return [path for path in paths if path not in cases], cases + inside
+
+
+def _read_cases(files: list[Path]) -> None:
+    if files:
+        from tappass.engine.policy.cases import read_cases
+
+        read_cases(files)
+
+
+def _sources(paths: list[Path]) -> PolicySources:
+    """Return what lies in a directory, or in these files.
 
     Raises:
-        TapPassConfigError: there is nothing.
+        TapPassConfigError: there is nothing, or it cannot be one policy.
     """
     from tappass.engine.policy.files import SETTINGS, PolicySources, find_files
 
-    if not paths or (len(paths) == 1 and paths[0].is_dir()):
-        directory = paths[0] if paths else place.home
-        found = find_files(directory)
+    if len(paths) == 1 and paths[0].is_dir():
+        found = find_files(paths[0])
         if not found.policies and found.settings is None:
-            raise TapPassConfigError(f"there is no policy in {directory}; `tappass init` writes one")
+            raise TapPassConfigError(f"there is no policy in {paths[0]}; `tappass init` writes one")
         return found
     if any(path.is_dir() for path in paths):
         raise TapPassConfigError("give one directory, or files")
@@ -164,7 +203,7 @@ def try_out(
 
     given = arguments_of(arguments or [])
     with here() as place:
-        policy = load(_sources(place, None))
+        policy = load(_sources([place.home]))
         waits = place.database.exists() and place.pipelines().pending() is not None
     facts = call_facts("llm" if llm else "tool", name, given, agent_tier=tier)
     findings = Detectors().inspect(facts.arguments)

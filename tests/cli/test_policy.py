@@ -87,6 +87,19 @@ def test_settings_are_checked_with_the_policy(project: Path, tappass: Command) -
     assert shown.out.startswith("tappass.toml:2")
 
 
+def test_policy_settings_and_cases_are_all_checked_at_once(project: Path, tappass: Command) -> None:
+    write("version: 7\n")
+    Path("tappass.toml").write_text("[nonsense]\n")
+    Path("policy.test.yaml").write_text("cases:\n  - tool: x\n    expect: perhaps\n")
+    shown = tappass("policy", "check")
+    assert shown.code == 1
+    files = [line.partition(":")[0] for line in shown.out.splitlines()]
+    assert sorted(files) == ["policy.test.yaml", "policy.yaml", "tappass.toml"]
+    assert tappass("policy", "check", "policy.test.yaml").out.startswith("policy.test.yaml:3:13")
+    Path("policy.test.yaml").write_text(CASES)
+    assert tappass("policy", "check", "policy.test.yaml").out == "no problems in 1 files of cases\n"
+
+
 def test_nothing_to_check_is_a_usage_error(tappass: Command) -> None:
     shown = tappass("policy", "check")
     assert (shown.code, shown.out) == (2, "")
