@@ -69,11 +69,12 @@ class Engine:
         """
         opened = self.sessions.find(request.session_id)
         try:
-            findings = opened.pipeline.detectors.inspect(request.action.arguments)
+            everywhere = opened.pipeline.detectors.inspect(request.action.arguments)
+            findings = once(request.action, everywhere)
             verdict = opened.pipeline.policy.evaluate(self._facts(opened, request.action, findings))
         except Exception as error:
-            findings, verdict = (), failed(error)
-        decision = self._answer(opened, request, verdict, findings)
+            everywhere, findings, verdict = (), (), failed(error)
+        decision = self._answer(opened, request, verdict, everywhere)
         self._record(opened, request, decision, verdict)
         return decision
 
@@ -128,7 +129,7 @@ class Engine:
             refusal=refusal,
             rules=verdict.matches,
             obligations=obligations,
-            findings=findings,
+            findings=once(request.action, findings),
             would_be=would_be,
         )
 
@@ -154,7 +155,7 @@ class Engine:
             traceparent=request.traceparent,
         )
         body = self._content(
-            opened, {"arguments": action.arguments, "types": action.types}, decision.findings, "/arguments"
+            opened, {"arguments": kept(action), "types": action.types}, decision.findings, "/arguments"
         )
         keys = (request.task_id, self.leaves.org_id, record.session_id)
         define = self._definition(request)
@@ -264,6 +265,25 @@ def refusal_of(verdict: Verdict, tier: str) -> Refusal | None:
     if verdict.outcome == "require_tier":
         return TierDenied(required_tier=verdict.required_tier, actual_tier=tier)
     return PolicyBlock(blocked_by=verdict.blocked_by, classification=verdict.classification)
+
+
+def repeats(action: Action) -> bool:
+    """Tell whether an action's prompt is the text of its messages once more, there for rules to read."""
+    return action.kind == "llm" and "messages" in action.arguments
+
+
+def once(action: Action, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """Return findings without those that only repeat others."""
+    if not findings or not repeats(action):
+        return findings
+    return tuple(finding for finding in findings if finding.where != "/prompt")
+
+
+def kept(action: Action) -> dict[str, Any]:
+    """Return the arguments that are stored: each text once."""
+    if not repeats(action):
+        return action.arguments
+    return {name: value for name, value in action.arguments.items() if name != "prompt"}
 
 
 def tag_of(obligation: Obligation) -> str:

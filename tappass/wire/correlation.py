@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class Correlation(msgspec.Struct, frozen=True, kw_only=True):
+class Correlation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Where a call belongs. It places a call and never authenticates anybody.
 
     `session_id` (`ses_…`) and `task_id` (`tsk_…`) are UUIDv7 in hex with a prefix, `agent_uuid` and

@@ -14,7 +14,7 @@ from tappass.wire.refusals import BreakGlass, Refusal
 ALLOW, BLOCK, NEEDS_APPROVAL = "allow", "block", "needs_approval"
 
 
-class ToolDefinition(msgspec.Struct, frozen=True, kw_only=True):
+class ToolDefinition(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A tool's whole definition: what a pin is made of.
 
     `parameters` is a JSON schema, `arguments` the names policy may read (in order), `source_digest` the SHA-256 of a
@@ -32,7 +32,7 @@ class ToolDefinition(msgspec.Struct, frozen=True, kw_only=True):
     min_tier: str = ""
 
 
-class Action(msgspec.Struct, frozen=True, kw_only=True):
+class Action(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What was intercepted and is about to happen.
 
     `kind` is `tool` or `llm`; `name` the tool's or the model's. `arguments` are JSON types by name, defaults filled;
@@ -47,7 +47,7 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
     definition_digest: str = ""
 
 
-class DecisionRequest(msgspec.Struct, frozen=True, kw_only=True):
+class DecisionRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """May this run? `task_id` is minted by the asker, so that a repeated question is recognised.
 
     `definition` comes along until the plane has seen its digest. `resume_token` redeems an approval.
@@ -63,7 +63,7 @@ class DecisionRequest(msgspec.Struct, frozen=True, kw_only=True):
     traceparent: str = ""
 
 
-class RuleMatch(msgspec.Struct, frozen=True, kw_only=True):
+class RuleMatch(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A rule that matched, and where it is written (`policy.yaml:8`)."""
 
     id: str
@@ -71,7 +71,7 @@ class RuleMatch(msgspec.Struct, frozen=True, kw_only=True):
     source: str = ""
 
 
-class Decision(msgspec.Struct, frozen=True, kw_only=True):
+class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The answer: `allow`, `block` or `needs_approval`; anything else is treated as a block.
 
     `refusal` is set unless the outcome is allow. `would_be` is the outcome that `observe` or break-glass relaxed.

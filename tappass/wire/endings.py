@@ -13,7 +13,7 @@ from tappass.wire.obligations import ScanResult
 COMPLETED, FAILED, CANCELLED, ABANDONED = "completed", "failed", "cancelled", "abandoned"
 
 
-class Ending(msgspec.Struct, frozen=True, kw_only=True):
+class Ending(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The close of one call's record.
 
     `status` is completed, failed, cancelled or abandoned. `result` is the result in JSON types (`UNSET` where there
@@ -35,7 +35,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage | None = None
 
 
-class Settlement(msgspec.Struct, frozen=True, kw_only=True):
+class Settlement(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the plane says of a result: what to replace in it, and whether it may be seen at all.
 
     `withheld_by` names the kind or rule that withholds the whole result; "" releases it.

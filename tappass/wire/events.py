@@ -11,7 +11,7 @@ def _version() -> int:
     return LEAF_VERSION
 
 
-class AuditEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class AuditEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """What happened, without its content: leaf version 1.
 
     Serialised by `codec.canonical`: no floats, integers below 2^53, ASCII keys, so those bytes equal RFC 8785.

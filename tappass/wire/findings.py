@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
+class Finding(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One match of one detector.
 
     `start` and `end` count Unicode code points in the text at `where`, a JSON pointer (RFC 6901) into the
@@ -22,7 +22,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     category: str = ""
 
 
-class Redaction(msgspec.Struct, frozen=True, kw_only=True):
+class Redaction(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One span that was replaced; positions as in `Finding`, before any replacement was made."""
 
     kind: str

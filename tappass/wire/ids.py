@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from typing import Protocol
 
@@ -51,17 +50,19 @@ def uuid7_hex() -> str:
     return f"{value:032x}"
 
 
-_second = threading.local()
+_second: tuple[int, str] = (0, "")
 
 
 def rfc3339(time_ns: int) -> str:
     """Return a UTC time as RFC 3339 with microseconds: `2026-01-31T09:30:00.000001Z`."""
+    global _second
     seconds, rest = divmod(time_ns, 1_000_000_000)
-    if getattr(_second, "at", None) != seconds:
-        # Formatting a second is dear, and calls come many to a second.
-        _second.text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-        _second.at = seconds
-    return f"{_second.text}.{rest // 1000:06d}Z"
+    known, text = _second
+    if known != seconds:
+        # Formatting a second is dear, and calls come many to a second. One assignment, so threads need no lock.
+        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+        _second = (seconds, text)
+    return f"{text}.{rest // 1000:06d}Z"
 
 
 SYSTEM_CLOCK = SystemClock()

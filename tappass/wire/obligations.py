@@ -9,13 +9,13 @@ import msgspec
 from tappass.wire.findings import Redaction
 
 
-class RedactArguments(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="redact_arguments"):
+class RedactArguments(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="redact_arguments"):
     """Give the tool its arguments with these spans replaced; `where` starts with the argument's name."""
 
     redactions: tuple[Redaction, ...]
 
 
-class ScanResult(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="scan_result"):
+class ScanResult(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="scan_result"):
     """Show the result to the plane before anybody else sees it, and carry out what it answers.
 
     `redact`, `block` and `flag` list finding kinds (`EMAIL`) or categories (`pii`, `secrets`). `require` says what

@@ -74,6 +74,8 @@ def _version_of(path: str) -> str:
 def _create(path: str) -> None:
     connection = sqlite3.connect(path, timeout=30, isolation_level=None)
     try:
+        # A transaction writes the tail pages of a few tables whole: half the page, 5 % less for a governed call.
+        connection.execute("PRAGMA page_size = 2048")
         connection.execute("PRAGMA journal_mode = WAL")
         create(connection)
     finally:
