@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
@@ -128,6 +127,8 @@ def read_settings(name: str, body: bytes) -> Settings:
         TapPassConfigError: it is not TOML, a key is unknown, or a value is of the wrong type or out of bounds; the
             key is named, and its line where it can be found.
     """
+    import tomllib
+
     try:
         text = body.decode("utf-8-sig")
         table = tomllib.loads(text)

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tappass.engine.policy.load import load
 from tappass.engine.policy.policy import Policy
 from tappass.engine.policy.problems import Problem, failed
 from tappass.engine.settings import Settings, read_settings
@@ -75,6 +74,9 @@ class PolicySources:
         _refuse_unreadable(self.policies)
         if not self.policies:
             return Policy.built_in()
+        # Only where files are read: a policy that was accepted before needs no YAML.
+        from tappass.engine.policy.load import load
+
         loaded = load([(file.name, file.body) for file in self.policies], known_kinds)
         return Policy(loaded.document, loaded.conditions)
 

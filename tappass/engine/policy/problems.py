@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 import msgspec
@@ -44,6 +43,8 @@ def choices(names: Iterable[str]) -> str:
 
 def meant(wrong: str, names: Iterable[str]) -> str:
     """Return what somebody who wrote `wrong` may write instead: the nearest name, or all of them."""
+    import difflib
+
     known = list(names)
     near = difflib.get_close_matches(wrong[:100], known, n=1)
     return f"did you mean `{near[0]}`?" if near else f"known: {choices(known)}"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -217,6 +220,30 @@ def test_threads_get_the_answer_of_their_own_call():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_gets_the_same_answer():
+    policy = many(10)
+    facts = Facts(kind="tool", name="pay", arguments={"amount": 11})
+    before = policy.evaluate(facts)
+    child = os.fork()
+    if child == 0:
+        same = policy.evaluate(facts) == before and many(10).evaluate(facts) == before
+        os._exit(0 if same else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_evaluating_loads_no_reader_of_files():
+    code = (
+        "import sys; from tappass.engine.policy.files import find_files;"
+        "from tappass.engine.policy.policy import Policy;"
+        "from tappass.engine.policy.facts import Facts; from tappass.engine.settings import Settings;"
+        "Policy.built_in().evaluate(Facts(kind='tool', name='x', arguments={}));"
+        "print([name for name in ('yaml', 'tomllib', 'difflib', 'sqlalchemy', 'httpx') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_names_from_outside_do_not_pile_up():
