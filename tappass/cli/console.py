@@ -54,10 +54,12 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def say(*parts: RenderableType) -> None:
-    """Print to stdout; lines are never folded."""
+    """Print to stdout; text is never folded but by the terminal itself, so that it can be copied."""
+    from rich.text import Text
+
     out = console()
     for part in parts or ("",):
-        out.print(part, soft_wrap=isinstance(part, str))
+        out.print(part, soft_wrap=isinstance(part, str | Text))
 
 
 def complain(message: str, *more: str) -> None:

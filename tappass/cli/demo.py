@@ -118,13 +118,18 @@ def _run() -> None:
         "",
     )
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+    # In a session of its own: an interrupt is for this command, which then ends the agent.
     with subprocess.Popen(  # noqa: S603 (our own program)
         [sys.executable, PROGRAM], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env=environment, encoding="utf-8", errors="replace",
+        env=environment, encoding="utf-8", errors="replace", start_new_session=True,
     ) as agent:  # fmt: skip
         assert agent.stdout is not None
-        for line in agent.stdout:
-            say(shown(line.rstrip("\n")))
+        try:
+            for line in agent.stdout:
+                say(shown(line.rstrip("\n")))
+        except BaseException:
+            agent.terminate()
+            raise
     if agent.returncode != 0:
         raise TapPassConfigError(f"the demo's agent failed with exit code {agent.returncode}; see its last lines above")
 
@@ -176,12 +181,14 @@ def _read(export: Path, key: str) -> Report:
 
 def _next(directory: Path, session: str, export: Path, key: str, took: float) -> None:
     _title(f"Done in {took:.0f} s; the whole story is in {directory}")
-    say("Check it, and go on from there:", "")
-    command = _command()
-    where = shlex.quote(str(directory))
+    command, where = _command(), shlex.quote(str(directory))
     say(
+        "",
+        "Look at the session again, arguments in full:",
         f"  {command} -C {where} sessions show {session} --full",
+        "Verify the export, as anybody can who has it and the public key:",
         f"  {command} audit verify {shlex.quote(str(export))} --key {key}",
+        "Ask the policy about a call that nobody makes (the answer is no, so it exits with 1):",
         f"  {command} -C {where} policy try send_email to=eve@rival.example subject=hi body=hello",
     )
 

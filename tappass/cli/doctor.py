@@ -71,10 +71,10 @@ def _looked(look: Callable[[], Checks]) -> list[Check]:
 
 
 def _show(checks: list[Check]) -> None:
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, show_header=False)
+    table = Table("state", "what", Column("found", overflow="fold"), box=None, pad_edge=False, show_header=False)
     for check in checks:
         table.add_row(Text(check.state, style=_STYLES[check.state]), check.what, Text(shown(check.found)))
     say(table)

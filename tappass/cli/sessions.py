@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,9 @@ from tappass.cli.console import complain, emit, say, shown
 from tappass.cli.exits import NO
 from tappass.cli.options import Json
 from tappass.cli.place import Place, here
+
+if TYPE_CHECKING:
+    from tappass.engine.timeline import SessionLine
 
 app = typer.Typer(invoke_without_command=True, help="Show recorded sessions: a list, or one as a timeline.")
 
@@ -39,19 +42,22 @@ def listing(limit: Limit = _LIMIT, as_json: Json = False) -> None:
     if not lines:
         say(f"no sessions in {shown(place.database)} yet")
         return
-    from rich.table import Table
+    _show_list(lines)
+
+
+def _show_list(lines: list[SessionLine]) -> None:
     from rich.text import Text
 
-    from tappass.cli.timelines import STATUS_STYLES, clock, summary
+    from tappass.cli.timelines import STATUS_STYLES, minute, summary
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("session", "name", "agent", "status", "opened (UTC)", "calls"):
-        table.add_column(column, no_wrap=column == "session", overflow="fold")
+    widest = max(len(line.status) for line in lines)
     for line in lines:
-        status = Text(line.status, style=STATUS_STYLES.get(line.status, ""))
-        name = Text(("  └ " if line.parent else "") + shown(line.name))
-        table.add_row(line.session_id, name, Text(shown(line.agent)), status, clock(line.opened_at), summary(line))
-    say(table)
+        said = Text(f"{line.session_id}  {minute(line.opened_at)}  ")
+        said.append(line.status.ljust(widest), style=STATUS_STYLES.get(line.status, ""))
+        said.append(f"  {'└ ' if line.parent else ''}{shown(line.name or line.kind)}", style="bold")
+        said.append(f"  {summary(line)}", style="" if line.refused or line.unsettled else "dim")
+        said.append(f"  agent {shown(line.agent)}", style="dim")
+        say(said)
 
 
 @app.command("show")

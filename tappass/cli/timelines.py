@@ -8,18 +8,19 @@ from rich.text import Text
 from rich.tree import Tree
 
 from tappass.cli.console import inline, shown
+from tappass.engine.chat_arguments import prompt_text
 from tappass.engine.timeline import CallLine, SessionLine, Timeline
 
 _VALUE, _ARGUMENTS = 60, 160
 STATUS_STYLES = {"completed": "green", "failed": "red", "suspended": "yellow", "open": "cyan"}
 
 
-def tree(timeline: Timeline, *, full: bool = False) -> Tree:
+def tree(timeline: Timeline, *, full: bool = False, inside: Timeline | None = None) -> Tree:
     """Return a session with its calls and its child sessions; `full` cuts no argument short."""
-    root = Tree(_heading(timeline), guide_style="dim")
+    root = Tree(_heading(timeline, inside), guide_style="dim")
     for entry in timeline.entries:
         if isinstance(entry, Timeline):
-            root.add(tree(entry, full=full))
+            root.add(tree(entry, full=full, inside=timeline))
         else:
             root.add(_call(entry, full=full))
     if not timeline.entries:
@@ -27,22 +28,26 @@ def tree(timeline: Timeline, *, full: bool = False) -> Tree:
     return root
 
 
-def _heading(timeline: Timeline) -> Text:
+def _heading(timeline: Timeline, inside: Timeline | None) -> Text:
+    """Name a session; of a child only what its parent does not say."""
     session = timeline.session
     heading = Text(shown(session.name or session.kind), style="bold")
     heading.append(f"  {session.status}", style=STATUS_STYLES.get(session.status, ""))
     if session.mode != "enforce":
         heading.append(f"  {shown(session.mode)}", style="yellow")
-    heading.append(f"  {shown(session.session_id)}  agent {shown(session.agent)}", style="not bold dim")
-    heading.append(f"  {clock(session.opened_at)} UTC", style="not bold dim")
+    heading.append(f"  {shown(session.session_id)}", style="not bold dim")
+    if inside is None or inside.session.agent != session.agent:
+        heading.append(f"  agent {shown(session.agent)}", style="not bold dim")
+    if inside is None:
+        heading.append(f"  {minute(session.opened_at)}", style="not bold dim")
     if timeline.metadata:
         heading.append(f"  {inline(timeline.metadata, limit=_ARGUMENTS)}", style="not bold dim")
     return heading
 
 
-def clock(at: str) -> str:
-    """Return an RFC 3339 time for reading: to the second."""
-    return shown(at[:19].replace("T", " "))
+def minute(at: str) -> str:
+    """Return an RFC 3339 time in UTC for reading, to the minute."""
+    return f"{shown(at[:16].replace('T', ' '))}Z"
 
 
 def duration(microseconds: int) -> str:
@@ -77,7 +82,8 @@ def _arguments(call: CallLine, *, full: bool) -> str:
     if call.arguments is None:
         return "(…)"
     if call.kind == "llm":
-        return f"({inline(call.arguments.get('prompt', ''), limit=0 if full else _ARGUMENTS)})"
+        prompt = prompt_text(tuple(call.arguments.get("messages") or ()))
+        return f"({inline(prompt, limit=0 if full else _ARGUMENTS)})"
     parts = (f"{shown(k)}={inline(v, limit=0 if full else _VALUE)}" for k, v in call.arguments.items())
     text = ", ".join(parts)
     return f"({text})" if full or len(text) <= _ARGUMENTS else f"({text[:_ARGUMENTS]}…)"
@@ -136,5 +142,6 @@ def _counts(timeline: Timeline) -> Iterator[tuple[int, int, int]]:
 
 
 def _words(calls: int, refused: int, unsettled: int) -> str:
-    words = f"{calls} calls, {refused} refused"
-    return f"{words}, {unsettled} unsettled" if unsettled else words
+    words = [f"{calls} {'call' if calls == 1 else 'calls'}"]
+    words += [f"{count} {what}" for count, what in ((refused, "refused"), (unsettled, "unsettled")) if count]
+    return ", ".join(words)

@@ -16,8 +16,8 @@ def test_list_names_sessions_with_their_counts(recorded: str, tappass: Command) 
     assert shown.code == 0
     assert recorded in shown.out
     assert "nightly" in shown.out
-    assert "2 calls, 0 refused" in shown.out
-    assert "1 calls, 1 refused" in shown.out
+    assert "  2 calls  " in shown.out
+    assert "  1 call, 1 refused  " in shown.out
 
 
 def test_list_as_json_is_newest_first_and_limited(recorded: str, tappass: Command) -> None:
@@ -89,7 +89,7 @@ def test_a_call_without_an_ending_is_shown_as_unsettled(recorded: str, tappass: 
     shown = tappass("sessions", "show", session.session_id)
     assert "UNSETTLED  endless()" in shown.out
     assert "no ending on record" in shown.out
-    assert "1 calls, 0 refused, 1 unsettled" in shown.out
+    assert "1 call, 1 unsettled" in shown.out
 
 
 def test_hostile_names_arguments_and_metadata_are_shown_and_not_interpreted(project: Path, tappass: Command) -> None:
