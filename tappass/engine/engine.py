@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 import msgspec
 
 from tappass.enforcement.port import Scanner
 from tappass.engine import inspection
+from tappass.engine.controls import Controls, read_controls
+from tappass.engine.judgement import Judgement, judge, kept, tag_of
 from tappass.engine.leaves import Leaves
 from tappass.engine.pipelines import Pipelines
-from tappass.engine.policy.facts import Facts, Verdict
 from tappass.engine.sessions import Open, Sessions
 from tappass.engine.store.sqlite import SqliteStore
 from tappass.engine.store.transaction import Tx
 from tappass.errors import TapPassConfigError
 from tappass.wire.codec import canonical
-from tappass.wire.correlation import Correlation
-from tappass.wire.decisions import ALLOW, BLOCK, Action, Decision, DecisionRequest
+from tappass.wire.decisions import ALLOW, Decision, DecisionRequest
 from tappass.wire.endings import Ending, Settlement
 from tappass.wire.findings import Finding
 from tappass.wire.ids import SYSTEM_CLOCK, UUID_IDS, Clock, Ids
-from tappass.wire.obligations import Obligation, ScanResult
-from tappass.wire.refusals import PolicyBlock, Refusal, TierDenied
-from tappass.wire.sessions import OBSERVE, Opening, SessionRecord
+from tappass.wire.obligations import ScanResult
+from tappass.wire.sessions import Opening, SessionRecord
 
 _OPEN_CALL = "INSERT INTO open_call (task_id, org_id, session_id, decided_seq) VALUES (?, ?, ?, ?)"
 _DEFINED = (
@@ -31,6 +31,14 @@ _DEFINED = (
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 )
 _ENDED = "DELETE FROM open_call WHERE task_id = ? AND session_id = ?"
+
+
+class Gate(Protocol):
+    """What has a say in a decision beside policy, inside the transaction that records it."""
+
+    def check(self, tx: Tx, judged: Judgement) -> None:
+        """Change the judgement, and write what that takes; costs nothing where it does not apply."""
+        ...
 
 
 class Engine:
@@ -42,6 +50,7 @@ class Engine:
         pipelines: Pipelines,
         leaves: Leaves,
         *,
+        gates: Iterable[Gate] = (),
         clock: Clock = SYSTEM_CLOCK,
         ids: Ids = UUID_IDS,
     ) -> None:
@@ -51,6 +60,8 @@ class Engine:
         self._clock = clock
         self.sessions = Sessions(store, pipelines, leaves, clock, ids)
         self._defined: set[str] = set()
+        self._controls = Controls()
+        self._gates: tuple[Gate, ...] = tuple(gates)
 
     def open(self, opening: Opening) -> SessionRecord:
         """Open a session, durably."""
@@ -68,74 +79,27 @@ class Engine:
             TapPassConfigError: the session is not open here.
         """
         opened = self.sessions.find(request.session_id)
-        try:
-            everywhere = opened.pipeline.detectors.inspect(request.action.arguments)
-            findings = once(request.action, everywhere)
-            verdict = opened.pipeline.policy.evaluate(self._facts(opened, request.action, findings))
-        except Exception as error:
-            everywhere, findings, verdict = (), (), failed(error)
-        decision = self._answer(opened, request, verdict, everywhere)
-        self._record(opened, request, decision, verdict)
-        return decision
+        judged = judge(opened, request, self._controls, self._clock.time_ns())
 
-    def _facts(self, opened: Open, action: Action, findings: tuple[Finding, ...]) -> Facts:
-        record = opened.record
-        return Facts(
-            kind=action.kind,
-            name=action.name,
-            server=action.server,
-            arguments=action.arguments,
-            agent_name=record.agent,
-            agent_tier=record.tier,
-            agent_uuid=record.agent_uuid,
-            agent_framework=opened.framework,
-            session_id=record.session_id,
-            session_name=record.name,
-            session_mode=record.mode,
-            session_metadata=opened.metadata,
-            session_implicit=opened.implicit,
-            now_ns=self._clock.time_ns(),
-            findings=findings,
-        )
+        def write(tx: Tx) -> Judgement:
+            final = judged
+            if tx.control(self.leaves.org_id) != judged.controls.number:
+                # People have changed something since: judge again by what is in force in this transaction.
+                self._controls = read_controls(tx, self.leaves.org_id, self.leaves.project_id)
+                final = judge(opened, request, self._controls, self._clock.time_ns())
+            for gate in self._gates:
+                gate.check(tx, final)
+            final.oblige()
+            self._record(tx, final)
+            return final
 
-    def _answer(
-        self, opened: Open, request: DecisionRequest, verdict: Verdict, findings: tuple[Finding, ...]
-    ) -> Decision:
-        """Turn a verdict into a decision: a refusal, or a yes with obligations the asker can carry out."""
-        record = opened.record
-        refusal = refusal_of(verdict, record.tier)
-        obligations: tuple[Obligation, ...] = ()
-        reason, would_be = verdict.reason, ""
-        if refusal is not None and record.mode == OBSERVE:
-            refusal, would_be = None, verdict.outcome
-        if refusal is None:
-            obligations = inspection.obligations(verdict, findings)
-            unable = [
-                o.__struct_config__.tag for o in obligations if o.__struct_config__.tag not in request.capabilities
-            ]
-            if unable:
-                reason = f"needs the asker to carry out {', '.join(map(str, unable))}, which it did not say it can"
-                refusal, obligations = PolicyBlock(blocked_by="capabilities"), ()
-        return Decision(
-            outcome=ALLOW if refusal is None else BLOCK,
-            correlation=Correlation(
-                session_id=record.session_id,
-                task_id=request.task_id,
-                agent_uuid=record.agent_uuid,
-                pipeline_uuid=record.pipeline_uuid,
-                audit_url=record.audit_url,
-            ),
-            reason=reason,
-            refusal=refusal,
-            rules=verdict.matches,
-            obligations=obligations,
-            findings=once(request.action, findings),
-            would_be=would_be,
-        )
+        done = self.store.run(write)
+        self._defined.add(request.action.definition_digest)
+        return done.decision()
 
-    def _record(self, opened: Open, request: DecisionRequest, decision: Decision, verdict: Verdict) -> None:
-        action, record = request.action, opened.record
-        refusal = decision.refusal
+    def _record(self, tx: Tx, judged: Judgement) -> None:
+        opened, request = judged.opened, judged.request
+        action, outcome = request.action, judged.outcome
         event = self.leaves.of(
             opened.leaf,
             "call.decided",
@@ -144,32 +108,24 @@ class Engine:
             name=action.name,
             server=action.server,
             definition=action.definition_digest,
-            outcome=decision.outcome,
-            would_be=decision.would_be,
-            tier=record.tier,
-            classification=verdict.classification,
-            blocked_by=refusal.blocked_by if isinstance(refusal, PolicyBlock) else verdict.blocked_by,
-            rules=tuple([match.id for match in decision.rules]),
-            obligations=tuple([tag_of(obligation) for obligation in decision.obligations]),
-            findings=counted(decision.findings),
+            outcome=outcome,
+            would_be=judged.would_be,
+            tier=judged.tier,
+            classification=judged.verdict.classification,
+            blocked_by=judged.blocked_by,
+            rules=tuple([match.id for match in judged.verdict.matches]),
+            obligations=tuple([tag_of(obligation) for obligation in judged.obligations]),
+            findings=counted(judged.findings),
+            approval_id=judged.approval_id,
+            budgets=judged.budgets,
             traceparent=request.traceparent,
         )
-        body = self._content(
-            opened, {"arguments": kept(action), "types": action.types}, decision.findings, "/arguments"
-        )
-        keys = (request.task_id, self.leaves.org_id, record.session_id)
-        define = self._definition(request)
-
-        def write(tx: Tx) -> None:
-            written = tx.append(event, body)
-            if decision.outcome == ALLOW:
-                tx.execute(_OPEN_CALL, (*keys, written.seq))
-            if define is not None:
-                tx.execute(_DEFINED, (*define, written.at, written.seq))
-
-        self.store.run(write)
-        if define is not None:
-            self._defined.add(action.definition_digest)
+        body = self._content(opened, {"arguments": kept(action), "types": action.types}, judged.findings, "/arguments")
+        written = tx.append(event, body)
+        if outcome == ALLOW:
+            tx.execute(_OPEN_CALL, (request.task_id, self.leaves.org_id, opened.record.session_id, written.seq))
+        if (define := self._definition(request)) is not None:
+            tx.execute(_DEFINED, (*define, written.at, written.seq))
 
     def _definition(self, request: DecisionRequest) -> tuple[Any, ...] | None:
         """Return the row of a tool definition that was not seen before."""
@@ -247,48 +203,6 @@ class Engine:
 _LOST = Settlement(
     withheld_by="session-unknown", reason="its session is unknown here, so its result cannot be inspected"
 )
-
-
-def failed(error: Exception) -> Verdict:
-    """Return the block for a decision that could not be made."""
-    return Verdict(
-        outcome=BLOCK,
-        blocked_by="detector-failed",
-        reason=f"blocked because a detector failed ({type(error).__name__})",
-    )
-
-
-def refusal_of(verdict: Verdict, tier: str) -> Refusal | None:
-    """Return what a verdict refuses with, None for a plain yes."""
-    if verdict.outcome == ALLOW:
-        return None
-    if verdict.outcome == "require_tier":
-        return TierDenied(required_tier=verdict.required_tier, actual_tier=tier)
-    return PolicyBlock(blocked_by=verdict.blocked_by, classification=verdict.classification)
-
-
-def repeats(action: Action) -> bool:
-    """Tell whether an action's prompt is the text of its messages once more, there for rules to read."""
-    return action.kind == "llm" and "messages" in action.arguments
-
-
-def once(action: Action, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
-    """Return findings without those that only repeat others."""
-    if not findings or not repeats(action):
-        return findings
-    return tuple(finding for finding in findings if finding.where != "/prompt")
-
-
-def kept(action: Action) -> dict[str, Any]:
-    """Return the arguments that are stored: each text once."""
-    if not repeats(action):
-        return action.arguments
-    return {name: value for name, value in action.arguments.items() if name != "prompt"}
-
-
-def tag_of(obligation: Obligation) -> str:
-    """Return the name by which an asker says that it can carry an obligation out."""
-    return str(obligation.__struct_config__.tag)
 
 
 def counted(findings: tuple[Finding, ...]) -> tuple[str, ...]:

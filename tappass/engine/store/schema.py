@@ -155,6 +155,8 @@ log = _table(
     _number("epoch"),
     _number("size"),
     _bytes("frontier"),
+    # Raised by every change that people make to tiers, pins or break-glass: who decides knows when to look again.
+    _number("control"),
     _text("created_at"),
 )
 # A leaf and its content lie side by side, the content last, so that a call touches as few pages as can be (each costs

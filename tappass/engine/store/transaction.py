@@ -20,7 +20,7 @@ _LEAF = (
     "INSERT INTO leaf (place, log_no, seq, type, session_id, task_id, hash, bytes, salt, body)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_HEAD = "SELECT log_no, log_id, epoch, size, frontier FROM log WHERE org_id = ?"
+_HEAD = "SELECT log_no, log_id, epoch, size, frontier, control FROM log WHERE org_id = ?"
 _NEW_LOG = "INSERT INTO log (log_id, org_id, epoch, size, frontier, created_at) VALUES (?, ?, 1, 0, x'', ?)"
 
 
@@ -32,10 +32,11 @@ def place_of(log_no: int, seq: int) -> int:
 class Head:
     """Where a log stands within a transaction: the next leaf's `seq` is `size`."""
 
-    __slots__ = ("epoch", "frontier", "log_id", "log_no", "size")
+    __slots__ = ("control", "epoch", "frontier", "log_id", "log_no", "size")
 
-    def __init__(self, log_no: int, log_id: str, epoch: int, size: int, frontier: bytes) -> None:
+    def __init__(self, log_no: int, log_id: str, epoch: int, size: int, frontier: bytes, control: int) -> None:
         self.log_no, self.log_id, self.epoch, self.size, self.frontier = log_no, log_id, epoch, size, frontier
+        self.control = control
 
 
 class Tx:
@@ -93,6 +94,15 @@ class Tx:
         head.size = size + 1
         self.last = (place, leaf)
         return event
+
+    def control(self, org_id: str) -> int:
+        """Return the number that every change of an organisation's tiers, pins and break-glasses raises."""
+        return (self.heads.get(org_id) or self._head(org_id)).control
+
+    def controlled(self, org_id: str) -> None:
+        """Raise that number: what others know of these is old from this transaction on."""
+        self.control(org_id)
+        self.execute("UPDATE log SET control = control + 1 WHERE org_id = ?", (org_id,))
 
     def finish(self) -> None:
         """Write the heads of the logs that grew: once for each, whatever was appended."""

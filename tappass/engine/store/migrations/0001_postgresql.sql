@@ -175,6 +175,7 @@ CREATE TABLE log (
     epoch BIGINT DEFAULT 0 NOT NULL,
     size BIGINT DEFAULT 0 NOT NULL,
     frontier BYTEA NOT NULL,
+    control BIGINT DEFAULT 0 NOT NULL,
     created_at TEXT DEFAULT '' NOT NULL,
     PRIMARY KEY (log_no),
     UNIQUE (log_id),
