@@ -4,7 +4,8 @@
 | ------------------------------------ | --------------------------------------------------------- |
 | function, coroutine function         | a function of the same signature (`decorator.decorate`)   |
 | generator, async generator function  | the same kind, by hand: `decorator` would lose it         |
-| method, class method, static method  | the same, around the governed function                    |
+| class method, static method          | the same, around the governed function                    |
+| bound method                         | the same, in a proxy whose copies and pickles are governed |
 | `functools.partial`                  | a partial of the governed function                        |
 | object with `__call__` alone         | a transparent proxy (`wrapt.ObjectProxy`)                 |
 """
@@ -92,7 +93,10 @@ def govern_callable(
     if isinstance(target, staticmethod | classmethod):
         return type(target)(again(target.__func__))
     if isinstance(target, types.MethodType):
-        return types.MethodType(again(target.__func__), target.__self__)
+        from tappass.proxies import GovernedMethod
+
+        function = again(target.__func__)
+        return GovernedMethod(types.MethodType(function, target.__self__), getattr(function, MARK))
     if type(target) is functools.partial:
         return functools.partial(again(target.func), *target.args, **target.keywords)
     _refuse_shape(target)
@@ -121,7 +125,7 @@ def known_spec(target: Any) -> ToolSpec | None:
     spec = getattr(target, MARK, None)
     if not isinstance(spec, ToolSpec):
         return None
-    if spec.covers(target) or isinstance(target, types.MethodType):
+    if spec.covers(target.__func__ if isinstance(target, types.MethodType) else target):
         return spec
     raise TapPassConfigError(
         f"`{spec.name}` is governed already, below another decorator; use @tool once, as the outermost or innermost"
@@ -179,13 +183,13 @@ def _wrapper(spec: ToolSpec) -> Any:
         wrapper: Any = functools.wraps(function)(driven)
     elif inspect.iscoroutinefunction(driven):
 
-        async def acaller(_function: Any, *args: Any, **kwargs: Any) -> Any:
+        async def acaller(_function: Any, /, *args: Any, **kwargs: Any) -> Any:
             return await driven(*args, **kwargs)
 
         wrapper = decorator.decorate(function, acaller, kwsyntax=True)
     else:
 
-        def caller(_function: Any, *args: Any, **kwargs: Any) -> Any:
+        def caller(_function: Any, /, *args: Any, **kwargs: Any) -> Any:
             return driven(*args, **kwargs)
 
         wrapper = decorator.decorate(function, caller, kwsyntax=True)

@@ -154,6 +154,10 @@ class UnitOfWork:
 
     # As a decorator.
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Not the key: a pickle may go anywhere, a key only to its server.
+        return self.__dict__ | {"_api_key": None, "_session": None, "_before": None}
+
     def _again(self) -> UnitOfWork:
         return UnitOfWork(
             self._opening, url=self._url, api_key=self._api_key, options=self._options, reraise=self._reraise
@@ -191,13 +195,13 @@ def around(function: Any, again: Callable[[], UnitOfWork]) -> Any:
 def _caller(function: Any, again: Callable[[], UnitOfWork]) -> Any:
     if inspect.iscoroutinefunction(function):
 
-        async def acaller(inner: Any, *args: Any, **kwargs: Any) -> Any:
+        async def acaller(inner: Any, /, *args: Any, **kwargs: Any) -> Any:
             async with again():
                 return await inner(*args, **kwargs)
 
         return acaller
 
-    def caller(inner: Any, *args: Any, **kwargs: Any) -> Any:
+    def caller(inner: Any, /, *args: Any, **kwargs: Any) -> Any:
         with again():
             return inner(*args, **kwargs)
 
@@ -329,11 +333,12 @@ def governed(function: Any = None, /, *, name: str = "", **options: Any) -> Any:
     """
 
     def decorate(target: Any) -> Any:
-        asked = (name, tuple(sorted(options.items(), key=lambda item: item[0])))
-        known_asked, known_id = getattr(target, MARK, (None, 0))
+        asked = options | {"name": name, "api_key": hash(options.get("api_key"))}  # never the key itself
+        nothing: dict[str, Any] = {}
+        known_asked, known_id = getattr(target, MARK, (nothing, 0))
         if known_id == id(target):
-            if known_asked != asked:
-                raise TapPassConfigError(f"`{title(target)}` has a session already, with other options: {known_asked}")
+            if other := sorted(o for o in asked.keys() | known_asked.keys() if asked.get(o) != known_asked.get(o)):
+                raise TapPassConfigError(f"`{title(target)}` has a session already, with other options: {other}")
             return target
         wrapper = tappass_session(name=name or title(target), **options)(target)
         # The id tells this wrapper from one that merely copied its attributes.

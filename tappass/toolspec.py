@@ -53,15 +53,15 @@ class ToolSpec:
         self.server = server
         self._definition: ToolDefinition | None = None
         self._digest = ""
-        self._governed: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._governed: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
     def covers(self, function: object) -> bool:
         """Tell whether this very callable is governed by this spec, rather than merely copied its attributes."""
-        return any(function is known for known in self._governed)
+        return self._governed.get(id(function)) is function
 
     def cover(self, function: Any) -> None:
         """Note a callable that this spec governs."""
-        self._governed.add(function)
+        self._governed[id(function)] = function
 
     def definition(self) -> ToolDefinition:
         """Return the tool's whole definition, read from its source once."""
@@ -114,7 +114,7 @@ def claim(spec: ToolSpec) -> ToolSpec:
     Raises:
         TapPassConfigError: another living function has that name, so a rule for it would mean both.
     """
-    origin = f"{spec.function.__module__}.{getattr(spec.function, '__qualname__', spec.name)}"
+    origin = f"{getattr(spec.function, '__module__', None)}.{getattr(spec.function, '__qualname__', spec.name)}"
     with _names_lock:
         other, owner = _names.get(spec.name, ("", None))
         if owner is not None and other != origin and owner() is not None:
