@@ -168,8 +168,9 @@ def _verify(place: Place) -> tuple[Path, str]:
     forged.write_bytes(export.read_bytes().replace(b'"outcome":"block"', b'"outcome":"allow"', 1))
     verdict = _read(forged, key)
     say(shown(verdict.lines()[0]))
+    forged.unlink()
     if verdict.ok:
-        raise TapPassConfigError(f"the forged copy {forged} was not found out, which is a bug in tappass")
+        raise TapPassConfigError("the forged copy was not found out, which is a bug in tappass")
     return export, key
 
 
