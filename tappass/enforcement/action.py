@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import msgspec
 
 from tappass.enforcement.latch import Latch
-from tappass.enforcement.projection import Encoders, Unprojectable, project
+from tappass.enforcement.projection import Encoders, Unprojectable, encoded, escape, project
+from tappass.enforcement.verdicts import printable
 from tappass.errors import TapPassConfigError
 from tappass.wire.chat import Usage
 from tappass.wire.codec import canonical
@@ -159,16 +160,27 @@ def project_arguments(
     """
     types: dict[str, str] = {}
     projected = {}
+    key = ""
     try:
+        if not name.isascii():
+            project(name, "", types, {})
         for key, value in arguments.items():
+            if not key.isascii():
+                project(key, "", types, {})
+            where = "/" + escape(key)
             if encoders and key in encoders:
-                types["/" + key] = "encoded"
-                value = encoders[key](value)
-            projected[key] = project(value, "/" + key, types, encoders)
+                projected[key] = project(encoders[key](value), where, types, encoders)
+                types[where] = encoded(types.get(where))
+            else:
+                projected[key] = project(value, where, types, encoders)
     except Unprojectable as error:
+        # Not where inside the argument: a key on the way there may be what nobody must see.
+        what, remedy = "its name", "give it another"
+        if key:
+            what = f"argument `{printable(key)}`"
+            remedy = f"pass JSON types, or declare an encoder: @tool(encoders={{'{printable(key)}': ...}})"
         raise TapPassConfigError(
-            f"`{name}` was not run: argument `{error.where.split('/')[1]}` cannot be shown to policy ({error}); "
-            f"pass JSON types, or declare an encoder: @tool(encoders={{'{error.where.split('/')[1]}': ...}})"
+            f"`{printable(name)}` was not run: {what} cannot be shown to policy ({error.why}); {remedy}"
         ) from None
     return projected, types
 

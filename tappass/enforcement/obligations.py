@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from tappass.enforcement.action import Call
+from tappass.enforcement.projection import is_encoded
+from tappass.enforcement.redaction import KEY
 from tappass.enforcement.showing import Unrebuildable, rebuild
-from tappass.enforcement.verdicts import redacted, unknown_obligation
-from tappass.errors import PolicyBlockError
+from tappass.enforcement.verdicts import printable, redacted, unknown_obligation
+from tappass.errors import PolicyBlockError, TapPassConfigError
 from tappass.wire.decisions import Decision
+from tappass.wire.findings import Redaction
 from tappass.wire.obligations import RedactArguments, ScanResult
 
 
@@ -38,17 +41,27 @@ def bounded(call: Call, decision: Decision) -> tuple[tuple[Any, ...], dict[str, 
 
 def _redacted(call: Call, obligation: RedactArguments, decision: Decision) -> dict[str, Any]:
     try:
-        touched = {r.where.split("/")[1].removesuffix("~key") for r in obligation.redactions}
+        for redaction in obligation.redactions:
+            _refuse_beside(call, redaction)
         clean = rebuild(call.originals, obligation.redactions)
-    except (Unrebuildable, IndexError) as error:
-        reason = f"holds what must be redacted inside a {error}, which cannot be rebuilt"
+    except (Unrebuildable, TapPassConfigError) as error:
+        inside = f"inside a {error}, which cannot be rebuilt" if isinstance(error, Unrebuildable) else "where it is not"
+        reason = f"holds what must be redacted {inside}"
         raise PolicyBlockError(
-            f"`{call.action.name}` {reason}; nothing ran; see {decision.correlation.audit_url}",
+            f"`{printable(call.action.name)}` {reason}; nothing ran; see {decision.correlation.audit_url}",
             blocked_by="argument-not-redactable",
             reason=reason,
             correlation=decision.correlation,
         ) from None
-    return {name: value for name, value in clean.items() if name in touched}
+    return {name: value for name, value in clean.items() if value is not call.originals[name]}
+
+
+def _refuse_beside(call: Call, redaction: Redaction) -> None:
+    """Refuse what could only be replaced beside the value that the tool gets."""
+    if redaction.where.count("/") == 1 and redaction.where.endswith(KEY):
+        raise Unrebuildable("name of an argument")
+    if is_encoded(redaction.where, call.action.types):
+        raise Unrebuildable("value that an encoder shows")
 
 
 def scan_of(decision: Decision) -> ScanResult | None:

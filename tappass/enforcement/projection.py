@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
 MAX_DEPTH = 64
+ENCODED = "encoded"
+# Python writes no integer of more than 4,300 digits.
+MAX_BITS = 14_000
 
 
 class Unprojectable(Exception):
@@ -57,7 +60,13 @@ def project(value: Any, where: str, types: dict[str, str], encoders: Encoders, d
         Unprojectable: a part of the value has no projection.
     """
     kind = type(value)
-    if kind is str or kind is int or kind is bool or value is None:
+    if kind is str:
+        return value if value.isascii() else _unicode(value, where)
+    if kind is bool or value is None:
+        return value
+    if kind is int:
+        if value.bit_length() > MAX_BITS:
+            raise Unprojectable(where, "the number has too many digits to be written down")
         return value
     if kind is float:
         if not math.isfinite(value):
@@ -66,13 +75,35 @@ def project(value: Any, where: str, types: dict[str, str], encoders: Encoders, d
     if depth > MAX_DEPTH:
         raise Unprojectable(where, f"nested more than {MAX_DEPTH} levels deep, or it contains itself")
     if encoders and (encoder := _declared(value, encoders)) is not None:
-        types[where] = f"encoded:{kind.__name__}"
-        return project(encoder(value), where, types, {}, depth + 1)
+        shown = project(encoder(value), where, types, {}, depth + 1)
+        types[where] = encoded(kind.__name__)
+        return shown
     if kind is dict:
         return _mapping(value, where, types, encoders, depth)
     if kind is list:
         return [project(item, f"{where}/{i}", types, encoders, depth + 1) for i, item in enumerate(value)]
     return _richer(value, where, types, encoders, depth)
+
+
+def _unicode(text: str, where: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Unprojectable(where, "the text holds half a surrogate pair, which is no Unicode") from None
+    return text
+
+
+def encoded(what: str | None) -> str:
+    """Return the type recorded for what a tool's own encoder showed."""
+    return f"{ENCODED}:{what}" if what else ENCODED
+
+
+def is_encoded(where: str, types: Mapping[str, str]) -> bool:
+    """Tell whether a place is, or lies inside, what an encoder showed instead of the value."""
+    return any(
+        kind.startswith(ENCODED) and (where == at or where.startswith((f"{at}/", f"{at}~")))
+        for at, kind in types.items()
+    )
 
 
 def _declared(value: Any, encoders: Encoders) -> Encoder | None:
@@ -87,6 +118,8 @@ def _mapping(value: Mapping[Any, Any], where: str, types: dict[str, str], encode
     for key, item in value.items():
         if type(key) is not str:
             raise Unprojectable(where, f"a key is of type {type(key).__name__}; JSON keys are text")
+        if not key.isascii():
+            _unicode(key, where)
         projected[key] = project(item, f"{where}/{escape(key)}", types, encoders, depth + 1)
     return projected
 
@@ -96,21 +129,45 @@ def _richer(value: Any, where: str, types: dict[str, str], encoders: Encoders, d
     if isinstance(value, enum.Enum):
         types[where] = f"enum:{type(value).__name__}"
         return project(value.value, where, {}, encoders, depth + 1)
+    if (names := field_names(value)) is not None:
+        return _fields(value, names, where, types, encoders, depth)
     for kind, name, encode in _simple():
         if isinstance(value, kind):
             types[where] = name
             return encode(value, where)
     if isinstance(value, tuple):
         types[where] = "tuple"
-        return [project(item, f"{where}/{i}", types, encoders, depth + 1) for i, item in enumerate(value)]
+        items = tuple.__iter__(value)
+        return [project(item, f"{where}/{i}", types, encoders, depth + 1) for i, item in enumerate(items)]
     if isinstance(value, set | frozenset):
-        types[where] = "set"
-        return sorted((project(item, where, {}, encoders, depth + 1) for item in value), key=canonical)
-    if (names := field_names(value)) is not None:
-        types[where] = f"object:{type(value).__name__}"
-        fields = {name: getattr(value, name) for name in names}
-        return _mapping(fields, where, types, encoders, depth)
+        return _set(value, where, types, encoders, depth)
     return _subclass(value, where, types, encoders, depth)
+
+
+def _set(
+    value: set[Any] | frozenset[Any], where: str, types: dict[str, str], encoders: Encoders, depth: int
+) -> list[Any]:
+    types[where] = "set"
+    items: list[tuple[Any, dict[str, str]]] = []
+    for item in (set if isinstance(value, set) else frozenset).__iter__(value):  # type: ignore[arg-type]
+        inner: dict[str, str] = {}
+        items.append((project(item, "", inner, encoders, depth + 1), inner))
+    items.sort(key=canonical)
+    for i, (_, inner) in enumerate(items):
+        types.update({f"{where}/{i}{below}": kind for below, kind in inner.items()})
+    return [item for item, _ in items]
+
+
+_WHOLE = (str, bytes, bytearray, int, float, dict, list, tuple, set, frozenset)
+
+
+def _fields(value: Any, names: Iterable[str], where: str, types: dict[str, str], encoders: Encoders, depth: int) -> Any:
+    kind = type(value).__name__
+    if isinstance(value, _WHOLE) or any(isinstance(value, known) for known, _, _ in _simple()):
+        # Its fields are not all of it.
+        raise Unprojectable(where, f"a {kind} has fields beside being a value itself")
+    types[where] = f"object:{kind}"
+    return _mapping({name: getattr(value, name) for name in names}, where, types, encoders, depth)
 
 
 # The base's own method: a subclass may have overridden what `str()` would call.
@@ -130,10 +187,10 @@ def _subclass(value: Any, where: str, types: dict[str, str], encoders: Encoders,
             return project(plain(value), where, types, {}, depth + 1)
     if isinstance(value, dict):
         types[where] = f"dict:{name}"
-        return _mapping(dict.copy(value), where, types, encoders, depth)
+        return _mapping(dict(dict.items(value)), where, types, encoders, depth)
     if isinstance(value, list):
         types[where] = f"list:{name}"
-        return project(list(value), where, types, encoders, depth)
+        return project(list(list.__iter__(value)), where, types, encoders, depth)
     raise Unprojectable(where, f"policy cannot see into a {name}")
 
 
@@ -151,6 +208,8 @@ def field_names(value: Any) -> Iterable[str] | None:
 def _decimal(value: Decimal, where: str) -> int | float:
     if not value.is_finite():
         raise Unprojectable(where, f"{value} is not a number that a rule can compare")
+    if value.adjusted() > 308:
+        raise Unprojectable(where, "the Decimal is larger than a double can be")
     if value == value.to_integral_value():
         return int(value)
     number = float(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -38,49 +38,100 @@ _TEXT_OF_BYTES: Encoders = {bytes: _decoded, bytearray: _decoded}
 
 
 def rebuild(value: Any, redactions: Sequence[Redaction]) -> Any:
-    """Return the value with these spans replaced, containers and classes kept.
+    """Return the value with these spans replaced, containers and classes kept; parts that hold none are shared.
 
     Raises:
-        Unrebuildable: a span lies inside a type that cannot be rebuilt.
+        Unrebuildable: a span lies inside a type that cannot be rebuilt, or where the value has nothing.
+        TapPassConfigError: a span does not lie inside its text.
     """
     if not redactions:
         return value
+    own, keys, below = _parted(redactions)
+    if own:
+        return _text(value, own, alone=not (keys or below))
+    if type(value) is dict:
+        rebuilt = _mapping(value, keys, below)
+    elif keys:
+        raise Unrebuildable(type(value).__name__)
+    elif isinstance(value, list | tuple):
+        rebuilt = _sequence(value, below)
+    else:
+        rebuilt = _object(value, below)
+    if below:
+        raise Unrebuildable(type(value).__name__)
+    return rebuilt
+
+
+def _parted(
+    redactions: Sequence[Redaction],
+) -> tuple[list[Redaction], list[Redaction], dict[str, list[Redaction]]]:
+    """Return the redactions of a value itself, of its keys, and those below each pointer token, relative to it."""
+    own: list[Redaction] = []
+    keys: list[Redaction] = []
+    below: dict[str, list[Redaction]] = {}
+    for redaction in redactions:
+        if not redaction.where:
+            own.append(redaction)
+            continue
+        token, slash, rest = redaction.where[1:].partition("/")
+        if not slash and token.endswith("~key"):
+            keys.append(redaction)
+        else:
+            below.setdefault(token, []).append(msgspec.structs.replace(redaction, where=slash + rest))
+    return own, keys, below
+
+
+def _text(value: Any, own: list[Redaction], *, alone: bool) -> Any:
     from tappass.enforcement.redaction import redact_value  # few calls ever redact
 
-    if isinstance(value, bytes | bytearray):
-        return type(value)(redact_value(bytes(value).decode(), redactions).encode())
+    if not alone or type(value) not in (str, int, float, bytes, bytearray):
+        raise Unrebuildable(type(value).__name__)
+    if not isinstance(value, bytes | bytearray):
+        return redact_value(value, own)
+    try:
+        text = bytes(value).decode()
+    except UnicodeDecodeError:
+        raise Unrebuildable(type(value).__name__) from None
+    return type(value)(redact_value(text, own).encode())
+
+
+def _mapping(value: dict[str, Any], keys: list[Redaction], below: dict[str, list[Redaction]]) -> dict[str, Any]:
+    inner = {key: rebuild(item, below.pop(escape(key), ())) for key, item in value.items()}
+    if not keys:
+        return inner
+    from tappass.enforcement.redaction import redact_value
+
+    return dict(redact_value(inner, keys))
+
+
+def _sequence(value: Sequence[Any], below: dict[str, list[Redaction]]) -> Any:
+    items = [rebuild(item, below.pop(str(i), ())) for i, item in enumerate(value)]
     if type(value) is list:
-        return [rebuild(item, _below(redactions, str(i))) for i, item in enumerate(value)]
+        return items
     if type(value) is tuple:
-        return tuple(rebuild(item, _below(redactions, str(i))) for i, item in enumerate(value))
-    if isinstance(value, tuple) and hasattr(value, "_replace"):
-        return type(value)(*(rebuild(item, _below(redactions, str(i))) for i, item in enumerate(value)))
-    if type(value) is dict:
-        return _mapping(value, redactions)
-    if type(value) in (str, int, float):
-        return redact_value(value, redactions)
-    if (names := field_names(value)) is not None:
-        changed = {name: part for name in names if (part := _below(redactions, escape(name)))}
-        return _with_fields(value, {name: rebuild(getattr(value, name), part) for name, part in changed.items()})
+        return tuple(items)
+    if hasattr(value, "_replace"):
+        return _made(value, lambda: type(value)(*items))
     raise Unrebuildable(type(value).__name__)
 
 
-def _mapping(value: dict[str, Any], redactions: Sequence[Redaction]) -> dict[str, Any]:
-    keys = [r for r in redactions if r.where.endswith("~key") and r.where.count("/") == 1]
-    from tappass.enforcement.redaction import redact_value
+def _object(value: Any, below: dict[str, list[Redaction]]) -> Any:
+    changed = {
+        name: rebuild(getattr(value, name), below.pop(escape(name)))
+        for name in field_names(value) or ()
+        if escape(name) in below
+    }
+    if not changed:
+        raise Unrebuildable(type(value).__name__)
+    return _made(value, lambda: _with_fields(value, changed))
 
-    inner = {key: rebuild(item, _below(redactions, escape(key))) for key, item in value.items()}
-    return redact_value(inner, keys) if keys else inner
 
-
-def _below(redactions: Sequence[Redaction], token: str) -> list[Redaction]:
-    """Return the redactions under one pointer token, made relative to it; a key's own are not among them."""
-    prefix = "/" + token
-    return [
-        msgspec.structs.replace(r, where=r.where[len(prefix) :])
-        for r in redactions
-        if r.where == prefix or r.where.startswith(prefix + "/")
-    ]
+def _made(value: Any, make: Callable[[], Any]) -> Any:
+    try:
+        return make()
+    except Exception:
+        # Its own checks refuse what was put in; their message may quote it.
+        raise Unrebuildable(type(value).__name__) from None
 
 
 def _with_fields(value: Any, changed: dict[str, Any]) -> Any:

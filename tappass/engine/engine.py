@@ -120,7 +120,9 @@ class Engine:
             budgets=judged.budgets,
             traceparent=request.traceparent,
         )
-        body = self._content(opened, {"arguments": kept(action), "types": action.types}, judged.findings, "/arguments")
+        body = self._content(
+            opened, {"arguments": kept(action, judged.findings), "types": action.types}, judged.findings, "/arguments"
+        )
         written = tx.append(event, body)
         if outcome == ALLOW:
             tx.execute(_OPEN_CALL, (request.task_id, self.leaves.org_id, opened.record.session_id, written.seq))

@@ -7,9 +7,11 @@ from typing import Any
 
 import msgspec
 
+from tappass.enforcement.projection import escape
 from tappass.enforcement.redaction import StreamRedactor, merge, redact_value
 from tappass.engine.detect.detectors import CONTEXT, Detectors, expand
 from tappass.engine.policy.facts import Verdict
+from tappass.wire.decisions import Action
 from tappass.wire.endings import Settlement
 from tappass.wire.findings import Finding
 from tappass.wire.obligations import Obligation, RedactArguments, ScanResult
@@ -35,6 +37,29 @@ def obligations(verdict: Verdict, findings: tuple[Finding, ...]) -> tuple[Obliga
     if verdict.scan is not None:
         out.append(verdict.scan)
     return tuple(out)
+
+
+def readable(action: Action) -> dict[str, Any]:
+    """Return a call's arguments as detectors read them: bytes as the text they hold, not as their base64."""
+    places = frozenset(at for at, kind in action.types.items() if kind == "bytes")
+    arguments: dict[str, Any] = _decoded(action.arguments, "", places) if places else action.arguments
+    return arguments
+
+
+def _decoded(value: Any, at: str, places: frozenset[str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _decoded(item, f"{at}/{escape(key)}", places) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_decoded(item, f"{at}/{i}", places) for i, item in enumerate(value)]
+    if at not in places:
+        return value
+    import base64
+
+    held = base64.b64decode(value)
+    try:
+        return held.decode()
+    except UnicodeDecodeError:
+        return held.decode("latin-1")
 
 
 def settlement(detectors: Detectors, scan: ScanResult, result: Any, opaque: bool) -> Settlement:

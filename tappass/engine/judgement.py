@@ -138,7 +138,7 @@ def judge(opened: Open, request: DecisionRequest, controls: Controls, now_ns: in
     """Ask the detectors and the policy about a call; whatever goes wrong there blocks it."""
     action = request.action
     try:
-        everywhere = opened.pipeline.detectors.inspect(action.arguments)
+        everywhere = opened.pipeline.detectors.inspect(inspection.readable(action))
         findings = once(action, everywhere)
         verdict = opened.pipeline.policy.evaluate(facts_of(opened, action, controls, findings, now_ns))
     except Exception as error:  # a detector may be anybody's; whatever it does, the call is blocked
@@ -195,10 +195,10 @@ def once(action: Action, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
     return tuple(finding for finding in findings if finding.where != "/prompt")
 
 
-def kept(action: Action) -> dict[str, Any]:
-    """Return the arguments that are stored: each text once."""
+def kept(action: Action, findings: tuple[Finding, ...] = ()) -> dict[str, Any]:
+    """Return the arguments that are stored: each text once, and as it was read where something was found."""
     if not repeats(action):
-        return action.arguments
+        return inspection.readable(action) if findings else action.arguments
     return {name: value for name, value in action.arguments.items() if name != "prompt"}
 
 
