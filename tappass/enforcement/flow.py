@@ -11,11 +11,12 @@ from tappass.enforcement.action import Call, action_bytes, refused_with, status_
 from tappass.enforcement.effects import Decide, Emit, End, Flow, OpenScanner, Pull, Run, Settle, do
 from tappass.enforcement.latch import latch_key
 from tappass.enforcement.obligations import bounded, scan_of
-from tappass.enforcement.showing import Unrebuildable, rebuild, show
-from tappass.enforcement.verdicts import break_glass, redacted, refusal, withheld
+from tappass.enforcement.reading import Reading
+from tappass.enforcement.showing import released, show
+from tappass.enforcement.verdicts import break_glass, refusal
 from tappass.errors import GovernanceDecision
 from tappass.wire.decisions import Decision
-from tappass.wire.endings import COMPLETED, FAILED, Settlement
+from tappass.wire.endings import COMPLETED, FAILED
 
 if TYPE_CHECKING:
     from tappass.enforcement.port import Scanner
@@ -83,28 +84,6 @@ def settle(call: Call, decision: Decision, result: Any) -> Flow[Any]:
     return released(call, decision, settlement, result)
 
 
-def released(call: Call, decision: Decision, settlement: Settlement, result: Any) -> Any:
-    """Return what may be seen of a result.
-
-    Raises:
-        PolicyBlockError: nothing of it may.
-        RedactionApplied: the caller asked for an error rather than a redacted value.
-    """
-    name, ids = call.action.name, decision.correlation
-    if settlement.withheld_by:
-        raise withheld(settlement, name, ids)
-    if not settlement.redactions:
-        return result
-    try:
-        clean = rebuild(result, settlement.redactions)
-    except Unrebuildable as error:
-        reason = f"its result holds what must be redacted inside a {error}, which cannot be rebuilt"
-        raise withheld(Settlement(withheld_by="result-not-redactable", reason=reason), name, ids) from None
-    if call.raise_on_redaction:
-        raise redacted(settlement.redactions, clean, name, ids, ran=True)
-    return clean
-
-
 def enforce_stream(call: Call) -> Flow[Any]:
     """Govern one call whose result is an iterator: decided before it starts, scanned as it goes, settled at its end."""
     decision = yield from admit(call)
@@ -126,10 +105,13 @@ def enforce_stream(call: Call) -> Flow[Any]:
 
 def pump(call: Call, decision: Decision, source: Any, scanner: Scanner | None) -> Flow[Any]:
     """Move items from a source to the caller until it ends, both ways: what the caller sends or throws goes in."""
+    reading = Reading(call, decision, scanner) if scanner is not None else None
     pull = Pull(source)
     while not isinstance(item := (yield from do(pull)), End):
-        if scanner is not None:
-            item = yield from scanned(call, decision, item, scanner)
+        if reading is not None:
+            *before, item = reading.take(item)
+            for held in before:
+                yield from do(Emit(held))
         try:
             sent = yield from do(Emit(item))
         except GeneratorExit:
@@ -138,22 +120,9 @@ def pump(call: Call, decision: Decision, source: Any, scanner: Scanner | None) -
             pull = Pull(source, error=error)
         else:
             pull = Pull(source, sent)
-    if scanner is not None and (rest := scanner.finish()):
-        yield from do(Emit(rest))
+    for held in reading.rest() if reading is not None else ():
+        yield from do(Emit(held))
     return item.value
-
-
-def scanned(call: Call, decision: Decision, item: Any, scanner: Scanner) -> Flow[Any]:
-    """Return what may be seen of one item; text that is held back goes out before an item of another type."""
-    if type(item) is str:
-        text = scanner.feed(item)
-        if call.raise_on_redaction and scanner.redactions:
-            raise redacted(scanner.redactions, text, call.action.name, decision.correlation, ran=True)
-        return text
-    if rest := scanner.finish():
-        yield from do(Emit(rest))
-    shown, opaque = show(item)
-    return released(call, decision, scanner.inspect(shown, opaque=opaque), item)
 
 
 def seen(scanner: Scanner | None) -> dict[str, Any]:

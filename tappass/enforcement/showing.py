@@ -7,7 +7,11 @@ from typing import Any
 
 import msgspec
 
+from tappass.enforcement.action import Call
 from tappass.enforcement.projection import Encoders, Unprojectable, escape, field_names, project
+from tappass.enforcement.verdicts import redacted, withheld
+from tappass.wire.decisions import Decision
+from tappass.wire.endings import Settlement
 from tappass.wire.findings import Redaction
 
 
@@ -150,3 +154,25 @@ def _with_fields(value: Any, changed: dict[str, Any]) -> Any:
     for name, item in changed.items():
         object.__setattr__(clone, name, item)
     return clone
+
+
+def released(call: Call, decision: Decision, settlement: Settlement, result: Any) -> Any:
+    """Return what may be seen of a result.
+
+    Raises:
+        PolicyBlockError: nothing of it may.
+        RedactionApplied: the caller asked for an error rather than a redacted value.
+    """
+    name, ids = call.action.name, decision.correlation
+    if settlement.withheld_by:
+        raise withheld(settlement, name, ids)
+    if not settlement.redactions:
+        return result
+    try:
+        clean = rebuild(result, settlement.redactions)
+    except Unrebuildable as error:
+        reason = f"its result holds what must be redacted inside a {error}, which cannot be rebuilt"
+        raise withheld(Settlement(withheld_by="result-not-redactable", reason=reason), name, ids) from None
+    if call.raise_on_redaction:
+        raise redacted(settlement.redactions, clean, name, ids, ran=True)
+    return clean

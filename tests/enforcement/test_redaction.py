@@ -150,7 +150,8 @@ def test_a_place_that_is_both_replaced_and_entered_releases_nothing() -> None:
         redact_value({"a": ["bc"]}, [put("/a", 0, 1), put("/a/0", 0, 1)])
 
 
-noise = st.text(alphabet="<>7ab /~é😀", max_size=10)
+# One "<" at most: what is put in place of an inner match could complete an outer one.
+noise = st.text(alphabet="<>7ab /~é😀", max_size=10).filter(lambda text: text.count("<") < 2)
 values = st.recursive(
     st.one_of(noise, st.integers(0, 10**6), st.none(), st.booleans(), st.floats(0, 1e6)),
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(noise, inner, max_size=4)),
