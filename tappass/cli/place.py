@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,11 +82,17 @@ class Place:
 
 
 @contextmanager
-def here() -> Iterator[Place]:
-    """Yield the place that calls from this directory are recorded at."""
-    from tappass.plane.connect import database_of, url_here
+def here(*, accepting: bool = False) -> Iterator[Place]:
+    """Yield the place that calls from this directory are recorded at.
 
-    place = Place(database_of(url_here()))
+    Args:
+        accepting: rather the one that must accept what the settings here say of another.
+    """
+    from tappass.plane.connect import database_of, url_here
+    from tappass.plane.followed import url_waits
+
+    url = "embedded:" if accepting and "TAPPASS_URL" not in os.environ and url_waits() else url_here()
+    place = Place(database_of(url))
     try:
         yield place
     finally:

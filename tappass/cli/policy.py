@@ -69,7 +69,7 @@ def _show_rules(document: Document) -> None:
 @app.command("accept")
 def accept(yes: Yes = False, as_json: Json = False) -> None:
     """Show what changed and put it in force; needs the approver key."""
-    with here() as place:
+    with here(accepting=True) as place:
         from tappass.engine.approver import Approvers
         from tappass.engine.leaves import Leaves
         from tappass.wire.ids import SYSTEM_CLOCK

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from tappass.errors import TapPassConfigError
+from tappass.plane.followed import FILE, FOLDER, followed_url
 from tappass.session.registry import registry
 
 if TYPE_CHECKING:
@@ -14,14 +14,13 @@ if TYPE_CHECKING:
 
     from tappass.enforcement.port import Plane
 
-FOLDER, FILE = ".tappass", "tappass.db"
-
 
 def connect(url: str | None = None, api_key: str | None = None) -> Plane:
     """Return the plane for a url: `sqlite:///path`, `embedded:`, or nothing at all for an embedded one.
 
-    Without a url: `TAPPASS_URL` (then with `TAPPASS_API_KEY`), then `url` in `tappass.toml`, then `.tappass/` under
-    the working directory. A key is only ever sent to the url it was given for.
+    Without a url: `TAPPASS_URL` (then with `TAPPASS_API_KEY`), then `url` in `tappass.toml` (where there is a
+    `.tappass/` here, the one accepted in it), then `.tappass/` under the working directory. A key is only ever sent
+    to the url it was given for.
 
     Raises:
         TapPassConfigError: the url has a scheme that this version does not speak, or an extra is missing.
@@ -42,7 +41,7 @@ def connect(url: str | None = None, api_key: str | None = None) -> Plane:
 
 def url_here() -> str:
     """Return the url in force where code names none: `TAPPASS_URL`, `tappass.toml`'s, else an embedded one."""
-    return os.environ.get("TAPPASS_URL") or _configured() or "embedded:"
+    return os.environ.get("TAPPASS_URL") or followed_url() or "embedded:"
 
 
 def home_of(database: Path) -> Path:
@@ -72,27 +71,6 @@ def _unknown(url: str) -> Plane:
 def _without_secrets(url: str) -> str:
     head, _, tail = url.rpartition("@")
     return f"{head.partition('://')[0]}://…@{tail}" if head else url
-
-
-def _configured() -> str:
-    """Return the url that `tappass.toml` here names, "" if it names none."""
-    try:
-        status = os.stat("tappass.toml")
-    except OSError:
-        return ""
-    return _url_in(os.path.abspath("tappass.toml"), status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(maxsize=8)
-def _url_in(file: str, _written_ns: int, _size: int) -> str:
-    """Return the url in a settings file; read again only once it was written again."""
-    import tomllib
-
-    try:
-        with open(file, "rb") as opened:
-            return str(tomllib.load(opened).get("url", ""))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise TapPassConfigError(f"tappass.toml cannot be read: {error}") from error
 
 
 def _embedded(path: str) -> Plane:

@@ -320,3 +320,21 @@ def test_show_lists_rules_settings_and_default(recorded: str, tappass: Command) 
     assert shown.code == 0
     for part in ("mail-stays-inside", "tool: send_email", "policy.yaml:4", "detect.secrets.result", "default"):
         assert part in shown.out
+
+
+def test_a_changed_url_is_accepted_where_calls_were_recorded_so_far(
+    recorded: str, tappass: Command, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/elsewhere/x.db"
+    Path("tappass.toml").write_text(f'url = "{url}"\n' + Path("tappass.toml").read_text())
+    assert recorded in tappass("sessions").out, "until then calls are recorded here"
+
+    accepted = tappass("policy", "accept", "--yes")
+
+    assert accepted.code == 0, accepted
+    assert "setting url" in accepted.out
+    assert "there is no database at" in tappass("sessions").err
+    Path("tappass.toml").write_text(Path("tappass.toml").read_text().replace(f'url = "{url}"\n', ""))
+    assert "there is no database at" in tappass("sessions").err
+    assert tappass("policy", "accept", "--yes").code == 0
+    assert recorded in tappass("sessions").out
