@@ -1,4 +1,4 @@
-"""A url in tappass.toml is followed at the first use of a directory, and once it was accepted; a tool cannot send us away."""
+"""A url in tappass.toml is followed at the first use of a directory, and once it was accepted."""
 
 from __future__ import annotations
 
