@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         TrustTierDenied,
     )
     from tappass.govern import govern
+    from tappass.resuming import resume
     from tappass.scopes import governed, tappass_session, tappass_session_async
     from tappass.session.context import carry, current_session
     from tappass.session.session import Session
@@ -55,6 +56,7 @@ _HOMES = {
     "current_session": "session.context",
     "govern": "govern",
     "governed": "scopes",
+    "resume": "resuming",
     "tappass_session": "scopes",
     "tappass_session_async": "scopes",
     "tool": "decorators",
@@ -97,6 +99,7 @@ __all__ = [
     "current_session",
     "govern",
     "governed",
+    "resume",
     "tappass_session",
     "tappass_session_async",
     "tool",

@@ -58,6 +58,9 @@ class _Turn:
             task_id=UUID_IDS.new("tsk"),
             respect_breakglass=self.respect_breakglass or session.respect_breakglass,
             raise_on_redaction=self.raise_on_redaction or session.raise_on_redaction,
+            resume_token=session.resume_token,
+            on_approval=session.on_approval,
+            approval_timeout_s=session.approval_timeout_s,
             **self.fields,
         )
 
@@ -236,7 +239,7 @@ class AsyncAgent(_Governed):
         """Take one turn, its answer chunk by chunk; iterating raises as `chat` does."""
         turn = self._turn(prompt, model, metadata, tools, parameters)
         # The session that is active now, even if the stream is read elsewhere.
-        active = current_session() if self._where == _Where(None, None) else None
+        active = current_session() if self._where.url is None and self._where.api_key is None else None
         placed: list[Session] = []
 
         async def begin() -> AsyncChunkSource:

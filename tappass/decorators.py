@@ -43,6 +43,8 @@ def tool(
     encoders: Encoders | None = None,
     raise_on_redaction: bool | None = None,
     respect_breakglass: bool | None = None,
+    on_approval: str | None = None,
+    approval_timeout_s: float | None = None,
 ) -> Callable[[F], F]: ...
 def tool(
     function: Any = None,
@@ -54,6 +56,8 @@ def tool(
     encoders: Encoders | None = None,
     raise_on_redaction: bool | None = None,
     respect_breakglass: bool | None = None,
+    on_approval: str | None = None,
+    approval_timeout_s: float | None = None,
 ) -> Any:
     """Govern a function: each call is decided before it runs and settled after.
 
@@ -67,13 +71,20 @@ def tool(
         encoders: how to show values that have no JSON projection, by argument name or by type.
         raise_on_redaction: raise RedactionApplied instead of handing over a redacted value.
         respect_breakglass: go on under an emergency override instead of raising BreakGlassActive.
+        on_approval: `wait` holds a call until people have decided; `raise`, the default, raises ApprovalRequired.
+        approval_timeout_s: how long to wait, in seconds, before raising; None: until the approval expires.
 
     Raises:
         TapPassConfigError: the object cannot be governed on every path by which it can be called.
     """
 
     def decorate(target: Any) -> Any:
-        options = Options(raise_on_redaction=raise_on_redaction, respect_breakglass=respect_breakglass)
+        options = Options(
+            raise_on_redaction=raise_on_redaction,
+            respect_breakglass=respect_breakglass,
+            on_approval=on_approval,
+            approval_timeout_s=approval_timeout_s,
+        )
         return govern_callable(target, name, url, api_key, encoders or {}, options)
 
     return decorate if function is None else decorate(function)
@@ -135,8 +146,7 @@ def known_spec(target: Any) -> ToolSpec | None:
 def _refuse_conflict(spec: ToolSpec, name: str | None, url: str | None, options: Options) -> None:
     wanted = {"name": (name, spec.name), "url": (url, spec.url)}
     wanted |= {
-        option: (getattr(options, option), getattr(spec.options, option))
-        for option in ("raise_on_redaction", "respect_breakglass")
+        option: (getattr(options, option), getattr(spec.options, option)) for option in Options.__struct_fields__
     }
     for option, (new, old) in wanted.items():
         if new is not None and new != old:

@@ -111,6 +111,8 @@ class Interception:
             definition=self._definition,
             raise_on_redaction=self._options.raise_on_redaction,
             respect_breakglass=self._options.respect_breakglass,
+            on_approval=self._options.on_approval,
+            approval_timeout_s=self._options.approval_timeout_s,
         )
 
     def before(self) -> dict[str, Any]:

@@ -20,6 +20,8 @@ def govern(
     encoders: Encoders | None = None,
     raise_on_redaction: bool | None = None,
     respect_breakglass: bool | None = None,
+    on_approval: str | None = None,
+    approval_timeout_s: float | None = None,
 ) -> list[T]:
     """Govern a list of tools: what comes out is of the same kind, in the same order.
 
@@ -30,9 +32,16 @@ def govern(
         encoders: how to show values that have no JSON projection, by argument name or by type.
         raise_on_redaction: raise RedactionApplied instead of handing over a redacted value.
         respect_breakglass: go on under an emergency override instead of raising BreakGlassActive.
+        on_approval: `wait` holds a call until people have decided; `raise`, the default, raises ApprovalRequired.
+        approval_timeout_s: how long to wait, in seconds, before raising; None: until the approval expires.
 
     Raises:
         TapPassConfigError: a tool cannot be governed on every path by which it can be called; the message names it.
     """
-    options = Options(raise_on_redaction=raise_on_redaction, respect_breakglass=respect_breakglass)
+    options = Options(
+        raise_on_redaction=raise_on_redaction,
+        respect_breakglass=respect_breakglass,
+        on_approval=on_approval,
+        approval_timeout_s=approval_timeout_s,
+    )
     return [govern_callable(tool, None, url, api_key, encoders or {}, options) for tool in tools]

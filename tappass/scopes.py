@@ -24,6 +24,7 @@ from tappass.wire.sessions import Opening
 
 if TYPE_CHECKING:
     from tappass.enforcement.port import Plane
+    from tappass.wire.sessions import SessionRecord
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -94,11 +95,14 @@ class UnitOfWork:
 
     # Sync.
 
+    def _begin(self, plane: Plane, opening: Opening) -> SessionRecord:
+        return plane.sync.open(opening)
+
     def open(self) -> Session:
         """Open the session without making it the active one."""
         plane = self._plane()
         opening, options = self._asked(plane)
-        return self._opened(plane.sync.open(opening), plane, options)
+        return self._opened(self._begin(plane, opening), plane, options)
 
     def close(self, error: BaseException | None = None) -> None:
         """Close the session; never replaces an error in flight."""
@@ -124,11 +128,14 @@ class UnitOfWork:
 
     # Async.
 
+    async def _abegin(self, plane: Plane, opening: Opening) -> SessionRecord:
+        return await plane.aio.open(opening)
+
     async def aopen(self) -> Session:
         """Open the session without making it the active one."""
         plane = self._plane()
         opening, options = self._asked(plane)
-        return self._opened(await plane.aio.open(opening), plane, options)
+        return self._opened(await self._abegin(plane, opening), plane, options)
 
     async def aclose(self, error: BaseException | None = None) -> None:
         """Close the session; never replaces an error in flight."""
@@ -279,6 +286,8 @@ def tappass_session(
     mode: str = "",
     raise_on_redaction: bool | None = None,
     respect_breakglass: bool | None = None,
+    on_approval: str | None = None,
+    approval_timeout_s: float | None = None,
 ) -> UnitOfWork:
     """Open a session on the plane for the length of a block; calls inside belong to it.
 
@@ -294,13 +303,20 @@ def tappass_session(
         mode: `observe` decides and records but lets policy's refusals pass; needs `allow_observe: true`.
         raise_on_redaction: raise RedactionApplied instead of handing over redacted values.
         respect_breakglass: go on under an emergency override instead of raising BreakGlassActive.
+        on_approval: `wait` holds a call until people have decided; `raise`, the default, raises ApprovalRequired.
+        approval_timeout_s: how long to wait, in seconds, before raising; None: until the approval expires.
 
     Raises:
         TapPassConfigError: the url, the mode or the policy is wrong.
         TapPassConnectionError: the plane cannot record the session.
     """
     opening = Opening(name=name, agent=agent, metadata=dict(metadata or {}), mode=mode)
-    options = Options(raise_on_redaction=raise_on_redaction, respect_breakglass=respect_breakglass)
+    options = Options(
+        raise_on_redaction=raise_on_redaction,
+        respect_breakglass=respect_breakglass,
+        on_approval=on_approval,
+        approval_timeout_s=approval_timeout_s,
+    )
     return UnitOfWork(opening, url=url, api_key=api_key, options=options)
 
 
@@ -321,6 +337,8 @@ def governed(
     mode: str = "",
     raise_on_redaction: bool | None = None,
     respect_breakglass: bool | None = None,
+    on_approval: str | None = None,
+    approval_timeout_s: float | None = None,
 ) -> Callable[[F], F]: ...
 def governed(function: Any = None, /, *, name: str = "", **options: Any) -> Any:
     """Put a session around each call of a function; see `tappass_session` for the options.

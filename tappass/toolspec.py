@@ -99,6 +99,8 @@ class ToolSpec:
             definition=definition,
             raise_on_redaction=self.options.raise_on_redaction,
             respect_breakglass=self.options.respect_breakglass,
+            on_approval=self.options.on_approval,
+            approval_timeout_s=self.options.approval_timeout_s,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -22,6 +23,9 @@ from tappass.wire.obligations import ScanResult
 
 # What this enforcement point carries out; a plane must not allow a call on the strength of anything else.
 CAPABILITIES = ("redact_arguments", "scan_result")
+
+
+RAISE, WAIT = "raise", "wait"
 
 
 class Scope(Protocol):
@@ -52,6 +56,21 @@ class Scope(Protocol):
         """Go on under an emergency override rather than raise BreakGlassActive."""
         ...
 
+    @property
+    def resume_token(self) -> str:
+        """The approval whose call is being resumed here, "" for none."""
+        ...
+
+    @property
+    def on_approval(self) -> str:
+        """`raise`: ApprovalRequired at once; `wait`: hold the call until people have decided."""
+        ...
+
+    @property
+    def approval_timeout_s(self) -> float | None:
+        """How long a call waits for people before it raises; None: until the approval expires."""
+        ...
+
 
 Rebind = Callable[[dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]]
 
@@ -65,10 +84,12 @@ class Call:
 
     __slots__ = (
         "action",
+        "approval_timeout_s",
         "args",
         "definition",
         "kwargs",
         "model",
+        "on_approval",
         "originals",
         "raise_on_redaction",
         "rebind",
@@ -96,6 +117,8 @@ class Call:
         respect_breakglass: bool | None = None,
         task_id: str = "",
         resume_token: str = "",
+        on_approval: str | None = None,
+        approval_timeout_s: float | None = None,
     ) -> None:
         self.action = action
         self.scope = scope
@@ -108,10 +131,22 @@ class Call:
         self.raise_on_redaction = scope.raise_on_redaction if raise_on_redaction is None else raise_on_redaction
         self.respect_breakglass = scope.respect_breakglass if respect_breakglass is None else respect_breakglass
         self.task_id = task_id or UUID_IDS.new("tsk")
-        self.resume_token = resume_token
+        self.resume_token = resume_token or scope.resume_token
+        self.on_approval = scope.on_approval if on_approval is None else on_approval
+        self.approval_timeout_s = scope.approval_timeout_s if approval_timeout_s is None else approval_timeout_s
         self.started_ns = SYSTEM_CLOCK.monotonic_ns()
         self.model = ""
         self.usage: Usage | None = None
+
+    def waits(self) -> bool:
+        """Tell whether the call holds on for people, and still has time to."""
+        return self.on_approval == WAIT and self.left_s() > 0
+
+    def left_s(self) -> float:
+        """Return how long the call may still wait for people, in seconds."""
+        if self.approval_timeout_s is None:
+            return math.inf
+        return self.approval_timeout_s - (SYSTEM_CLOCK.monotonic_ns() - self.started_ns) / 1e9
 
     def request(self) -> DecisionRequest:
         """Return the question to the plane."""

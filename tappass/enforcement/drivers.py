@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tappass.enforcement.action import Call
-from tappass.enforcement.effects import Decide, Effect, Emit, End, Flow, OpenScanner, Pull, Run, Settle, running
+from tappass.enforcement.effects import Decide, Effect, Emit, End, Flow, OpenScanner, Pull, Run, Settle, Wait, running
 from tappass.errors import TapPassConfigError
 from tappass.wire.endings import ABANDONED
 
@@ -66,6 +66,8 @@ def perform(effect: Effect[Any], plane: ControlPlane) -> Any:
             return plane.scanner(effect.scan, effect.session_id)
         case Pull():
             return _pull(effect)
+        case Wait():
+            return plane.wait(effect.token, effect.timeout_s)
     raise TypeError(f"no driver carries out {type(effect).__name__}")
 
 
@@ -128,6 +130,8 @@ async def aperform(effect: Effect[Any], plane: AsyncControlPlane) -> Any:
             return plane.scanner(effect.scan, effect.session_id)
         case Pull():
             return await _apull(effect)
+        case Wait():
+            return await plane.wait(effect.token, effect.timeout_s)
     raise TypeError(f"no driver carries out {type(effect).__name__}")
 
 

@@ -45,6 +45,16 @@ class Run(Effect[Any]):
         self.task_id = task_id
 
 
+class Wait(Effect[str]):
+    """Wait for people to decide on an approval; answers how it stands then (`approved`, `denied`, `pending`, …)."""
+
+    __slots__ = ("timeout_s", "token")
+
+    def __init__(self, token: str, timeout_s: float) -> None:
+        self.token = token
+        self.timeout_s = timeout_s
+
+
 class Settle(Effect[Settlement]):
     """Close the record of a call; shielded from cancellation and bounded in time."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tappass.enforcement.action import Call, action_bytes, refused_with, status_of
-from tappass.enforcement.effects import Decide, Emit, End, Flow, OpenScanner, Pull, Run, Settle, do
+from tappass.enforcement.effects import Decide, Emit, End, Flow, OpenScanner, Pull, Run, Settle, Wait, do
 from tappass.enforcement.latch import latch_key
 from tappass.enforcement.obligations import bounded, scan_of
 from tappass.enforcement.reading import Reading
@@ -17,6 +17,7 @@ from tappass.enforcement.verdicts import break_glass, refusal
 from tappass.errors import GovernanceDecision
 from tappass.wire.decisions import Decision
 from tappass.wire.endings import COMPLETED, FAILED
+from tappass.wire.refusals import ApprovalNeeded
 
 if TYPE_CHECKING:
     from tappass.enforcement.port import Scanner
@@ -47,14 +48,13 @@ def admit(call: Call) -> Flow[Decision]:
     pipeline = call.scope.correlation.pipeline_uuid
     if latch and (known := latch.find(latch_key(action_bytes(call.action), pipeline))) is not None:
         raise known
-    try:
-        decision = yield from do(Decide(call.request()))
-    except GeneratorExit:
-        raise
-    except BaseException as error:
-        # The answer may be on record although it never arrived; the plane ignores endings of what it never decided.
-        yield from do(Settle(call.ending(status_of(error), error)))
-        raise
+    decision = yield from asked(call)
+    while (held := decision.refusal) is not None and isinstance(held, ApprovalNeeded) and call.waits():
+        state = yield from do(Wait(held.resume_token, call.left_s()))
+        if state == "pending":
+            break
+        call.resume_token = held.resume_token
+        decision = yield from asked(call)
     refused: GovernanceDecision | None = None
     if refused_with(decision):
         refused = refusal(decision, call.action.name)
@@ -65,6 +65,18 @@ def admit(call: Call) -> Flow[Decision]:
         return decision
     keep(call, refused)
     raise refused
+
+
+def asked(call: Call) -> Flow[Decision]:
+    """Put the question to the plane; a question that was interrupted is settled."""
+    try:
+        return (yield from do(Decide(call.request())))
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        # The answer may be on record although it never arrived; the plane ignores endings of what it never decided.
+        yield from do(Settle(call.ending(status_of(error), error)))
+        raise
 
 
 def keep(call: Call, error: GovernanceDecision) -> None:

@@ -91,6 +91,14 @@ class ControlPlane(Protocol):
         """Close a session as completed, failed or suspended, durably."""
         ...
 
+    def resume(self, token: str) -> SessionRecord:
+        """Reopen the session whose call an approval holds, durably."""
+        ...
+
+    def wait(self, token: str, timeout_s: float) -> str:
+        """Wait until people have decided on an approval, or for that long; return how it stands then."""
+        ...
+
     def scanner(self, scan: ScanResult, session_id: str) -> Scanner:
         """Return a reader for one streamed result of a call in that session."""
         ...
@@ -130,6 +138,14 @@ class AsyncControlPlane(Protocol):
 
     async def close(self, session_id: str, status: str) -> None:
         """Close a session, durably."""
+        ...
+
+    async def resume(self, token: str) -> SessionRecord:
+        """Reopen the session whose call an approval holds, durably."""
+        ...
+
+    async def wait(self, token: str, timeout_s: float) -> str:
+        """Wait until people have decided on an approval, or for that long; return how it stands then."""
         ...
 
     def scanner(self, scan: ScanResult, session_id: str) -> Scanner:

@@ -16,6 +16,7 @@ from tappass.engine.pipelines import Pipelines
 from tappass.engine.sessions import Open, Sessions
 from tappass.engine.store.sqlite import SqliteStore
 from tappass.engine.store.transaction import Tx
+from tappass.engine.voting import Voting
 from tappass.errors import TapPassConfigError
 from tappass.wire.codec import canonical
 from tappass.wire.decisions import ALLOW, Decision, DecisionRequest
@@ -49,6 +50,7 @@ class Engine:
         store: SqliteStore,
         pipelines: Pipelines,
         leaves: Leaves,
+        voting: Voting,
         *,
         gates: Iterable[Gate] = (),
         clock: Clock = SYSTEM_CLOCK,
@@ -57,6 +59,7 @@ class Engine:
         self.store = store
         self.pipelines = pipelines
         self.leaves = leaves
+        self.voting = voting
         self._clock = clock
         self.sessions = Sessions(store, pipelines, leaves, clock, ids)
         self._defined: set[str] = set()

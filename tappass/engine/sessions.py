@@ -29,6 +29,14 @@ _OPEN = (
     "INSERT INTO session (session_id, org_id, project_id, parent, agent_uuid, pipeline_uuid, kind, name, mode, tier,"
     " status, implicit, opened_at, opened_seq) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open', ?, ?, ?)"
 )
+_SESSION = (
+    "SELECT parent, session.agent_uuid, session.name, mode, implicit, agent.name, agent.tier, framework FROM session"
+    " JOIN agent ON agent.agent_uuid = session.agent_uuid WHERE session_id = ? AND session.org_id = ?"
+)
+_REOPEN = (
+    "UPDATE session SET status = 'open', closed_at = '', closed_seq = NULL, pipeline_uuid = ?"
+    " WHERE session_id = ? AND org_id = ?"
+)
 _CLOSE = "UPDATE session SET status = ?, closed_at = ?, closed_seq = ? WHERE session_id = ? AND org_id = ?"
 
 
@@ -147,6 +155,41 @@ class Sessions:
                 event.seq,
             ),
         )
+
+    def reopen(self, session_id: str) -> Open:
+        """Open a closed session again, on the record, under the policy in force now; one that is open stays as it is.
+
+        Raises:
+            TapPassConfigError: there is no such session.
+        """
+        if (known := self._open.get(session_id)) is not None:
+            return known
+        row = self._store.read.row(_SESSION, (session_id, self._leaves.org_id))
+        if row is None:
+            raise TapPassConfigError(f"session `{session_id}` is unknown on this plane, so it cannot be resumed")
+        pipeline = self._pipelines.current()
+        parent, agent_uuid, name, mode, implicit, agent, tier, framework = row
+        record = SessionRecord(
+            session_id=session_id,
+            agent_uuid=agent_uuid,
+            pipeline_uuid=pipeline.uuid,
+            audit_url=f"{pipeline.settings.server.url.rstrip('/')}/sessions/{session_id}",
+            name=name,
+            agent=agent,
+            mode=mode if pipeline.policy.allow_observe else ENFORCE,
+            tier=tier,
+            parent=parent,
+        )
+        leaf = self._common(record)
+
+        def write(tx: Tx) -> None:
+            tx.append(self._leaves.of(leaf, "session.reopened", tier=tier, actor=agent))
+            tx.execute(_REOPEN, (pipeline.uuid, session_id, self._leaves.org_id))
+
+        self._store.run(write)
+        opened = self._open[session_id] = Open(record, pipeline, framework, {}, bool(implicit), leaf)
+        self._closed.pop(session_id, None)
+        return opened
 
     def find(self, session_id: str) -> Open:
         """Return an open session.

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tappass.enforcement.action import Call, project_arguments
+from tappass.enforcement.action import RAISE, Call, project_arguments
 from tappass.enforcement.verdicts import redacted
 from tappass.engine.answers import Answer, AnswerScanner, answer_of, tool_calls_of
 from tappass.engine.chat_arguments import arguments_of, printable, with_arguments
+from tappass.engine.hopping import hop_to_the_end
 from tappass.engine.openai_shapes import Chunk, Completion, ToolCallDelta, check_parameters
+from tappass.engine.voting import await_decision
 from tappass.errors import GovernanceDecision, RedactionApplied
 from tappass.wire.chat import ChatChunk, ChatRequest, ChatResponse, ToolCall, Usage
 from tappass.wire.correlation import Correlation
@@ -33,6 +35,9 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     correlation: Correlation
     raise_on_redaction: bool
     respect_breakglass: bool
+    resume_token: str = ""
+    on_approval: str = RAISE
+    approval_timeout_s: float | None = None
     latch: None = None
 
     @property
@@ -59,7 +64,11 @@ class Turn:
             ),
             raise_on_redaction=request.raise_on_redaction,
             respect_breakglass=request.respect_breakglass,
+            resume_token=request.resume_token,
+            on_approval=request.on_approval or RAISE,
+            approval_timeout_s=request.approval_timeout_s,
         )
+        self.voting = engine.voting
         self.decision: Decision | None = None
         self.settlement = Settlement()
         self.scanner_of_answer: AnswerScanner | None = None
@@ -90,7 +99,6 @@ class Turn:
             originals=arguments,
             rebind=lambda changed: ((with_arguments(asked, changed),), {}),
             task_id=request.task_id,
-            resume_token=request.resume_token,
         )
 
     # What the driver asks of a plane.
@@ -100,14 +108,22 @@ class Turn:
         self.decision = self._engine.decide(request)
         return self.decision
 
+    def wait(self, token: str, timeout_s: float) -> str:
+        """Wait for people."""
+        return self.voting.wait(token, timeout_s)
+
     def settle(self, ending: Ending) -> Settlement:
         """Tell the engine."""
-        self.settlement = self._engine.settle(ending)
+        self.settlement = self._engine.settle(self._certain(ending))
         return self.settlement
 
     def abandon(self, ending: Ending) -> None:
         """Tell the engine, from a finaliser."""
-        self._engine.abandon(ending)
+        self._engine.abandon(self._certain(ending))
+
+    def _certain(self, ending: Ending) -> Ending:
+        """Return an ending that says so where the upstream was never asked: such a turn cost nothing."""
+        return ending if self._ran else msgspec.structs.replace(ending, ran=False)
 
     def scanner(self, scan: ScanResult, session_id: str) -> AnswerScanner:
         """Return the reader of this turn's streamed answer."""
@@ -207,34 +223,21 @@ class AsyncTurn:
 
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
-        self._deciding = False
         self.abandon = turn.abandon
         self.scanner = turn.scanner
 
     async def decide(self, request: DecisionRequest) -> Decision:
-        """Ask the engine on a thread."""
-        import anyio.to_thread
+        """Ask the engine; a cancelled caller leaves only once the answer is on record or is none."""
+        return await hop_to_the_end(self._turn.decide, request)
 
-        def decide() -> Decision:
-            self._deciding = True
-            try:
-                return self._turn.decide(request)
-            finally:
-                self._deciding = False
-
-        return await anyio.to_thread.run_sync(decide)
+    async def wait(self, token: str, timeout_s: float) -> str:
+        """Wait for people; the event loop stays free."""
+        return await await_decision(self._turn.voting, token, timeout_s)
 
     async def settle(self, ending: Ending) -> Settlement:
-        """Tell the engine, and only once it has decided: a cancelled caller may be faster than its question."""
-        import anyio
-        import anyio.to_thread
-
-        if self._deciding:
-            with anyio.move_on_after(5, shield=True):
-                while self._deciding:  # noqa: ASYNC110 (it ends on a thread, which can set no event of this loop)
-                    await anyio.sleep(0.001)
+        """Tell the engine; a large answer is inspected on a thread."""
         if _is_large(ending):
-            return await anyio.to_thread.run_sync(self._turn.settle, ending)
+            return await hop_to_the_end(self._turn.settle, ending)
         return self._turn.settle(ending)
 
 

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from tappass.enforcement.action import RAISE, WAIT
 from tappass.enforcement.effects import running
 from tappass.enforcement.latch import Latch
+from tappass.errors import TapPassConfigError
 from tappass.wire.correlation import Correlation
 from tappass.wire.sessions import OBSERVE
 
@@ -23,13 +25,17 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     raise_on_redaction: bool | None = None
     respect_breakglass: bool | None = None
+    on_approval: str | None = None
+    approval_timeout_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.on_approval not in (None, RAISE, WAIT):
+            raise TapPassConfigError(f"on_approval={self.on_approval!r} is unknown; use {RAISE!r} or {WAIT!r}")
 
     def over(self, outer: Options) -> Options:
         """Return these options, with the outer ones where these say nothing."""
-        return Options(
-            raise_on_redaction=outer.raise_on_redaction if self.raise_on_redaction is None else self.raise_on_redaction,
-            respect_breakglass=outer.respect_breakglass if self.respect_breakglass is None else self.respect_breakglass,
-        )
+        said = {name: getattr(self, name) for name in self.__struct_fields__}
+        return Options(**{name: getattr(outer, name) if value is None else value for name, value in said.items()})
 
 
 class Session:
@@ -56,6 +62,7 @@ class Session:
         self.plane = plane
         self.options = options
         self.latch = latch
+        self.resume_token = ""
         self.correlation = Correlation(
             session_id=record.session_id,
             agent_uuid=record.agent_uuid,
@@ -85,3 +92,13 @@ class Session:
     def respect_breakglass(self) -> bool:
         """Whether calls go on under an emergency override."""
         return bool(self.options.respect_breakglass)
+
+    @property
+    def on_approval(self) -> str:
+        """What calls do that wait for people: `raise` ApprovalRequired, or `wait`."""
+        return self.options.on_approval or RAISE
+
+    @property
+    def approval_timeout_s(self) -> float | None:
+        """How long calls wait for people, in seconds; None: until the approval expires."""
+        return self.options.approval_timeout_s

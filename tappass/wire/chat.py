@@ -43,6 +43,8 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     respect_breakglass: bool = False
     raise_on_redaction: bool = False
     resume_token: str = ""
+    on_approval: str = ""
+    approval_timeout_s: float | None = None
     traceparent: str = ""
 
 

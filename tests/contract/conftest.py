@@ -10,6 +10,8 @@ import functools
 import inspect
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from textwrap import dedent
 from typing import Any
 
 import anyio
@@ -88,9 +90,10 @@ def as_async(function: Callable[..., Any]) -> Any:
 class Subject:
     """A plane under test, with what a test needs beside the public API."""
 
-    def __init__(self, plane: Any, put_policy: Callable[[str], Any]) -> None:
+    def __init__(self, plane: Any, put_policy: Callable[[str], Any], put_settings: Callable[[str], Any]) -> None:
         self.plane = plane
         self.policy = put_policy
+        self.settings = put_settings
 
     def events(self, **equal: Any) -> list[Any]:
         self.plane.engine.store.flush()
@@ -101,19 +104,19 @@ class Subject:
 @contextmanager
 def _in_memory(_tmp: Any) -> Iterator[Subject]:
     with memory_plane() as made:
-        yield Subject(made.plane, made.policy)
+        yield Subject(made.plane, made.policy, made.settings)
 
 
 @contextmanager
 def _on_sqlite(tmp_path: Any) -> Iterator[Subject]:
     plane: Any = connect()
 
-    def put(text: str) -> None:
-        (tmp_path / "policy.yaml").write_text(inspect.cleandoc(text))
+    def put(text: str, file: str = "policy.yaml") -> None:
+        (tmp_path / file).write_text(dedent(text).lstrip("\n"))
         plane.pipelines.accept("os:tester")
         registry.forget_implicit(plane.url)
 
-    yield Subject(plane, put)
+    yield Subject(plane, put, partial(put, file="tappass.toml"))
     registry.shutdown()
 
 

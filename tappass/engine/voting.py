@@ -1,0 +1,254 @@
+"""What people do with approvals: list, look, approve, deny, wait for an answer."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import anyio
+import msgspec
+
+from tappass.engine.approvals import (
+    APPROVED,
+    DENIED,
+    PENDING,
+    ApprovalGate,
+    ApprovalRow,
+    Asking,
+    expire,
+)
+from tappass.engine.approver import Approver
+from tappass.engine.hopping import hop
+from tappass.engine.leaves import Leaves
+from tappass.engine.store.sqlite import SqliteStore
+from tappass.engine.store.transaction import Tx
+from tappass.errors import TapPassConfigError
+from tappass.wire.codec import canonical
+from tappass.wire.ids import Clock, rfc3339
+
+_LIST = (
+    "SELECT approval.approval_id, approval.session_id, approval.task_id, approval.state, approval.action,"
+    " approval.rules, approval.message, approval.approvers, approval.requested_at, approval.expires_at,"
+    " approval.decided_at, approval.redeemed_at, agent.name, (SELECT count(*) FROM approval_vote"
+    " WHERE approval_vote.approval_id = approval.approval_id AND vote = 'approve') FROM approval"
+    " LEFT JOIN agent ON agent.agent_uuid = approval.agent_uuid WHERE approval.org_id = ?"
+)
+_VOTES = (
+    "SELECT person.name, vote, reason, voted_at FROM approval_vote JOIN person"
+    " ON person.person_id = approval_vote.person_id WHERE approval_id = ? ORDER BY voted_at"
+)
+_VOTED = "SELECT vote FROM approval_vote WHERE approval_id = ? AND person_id = ?"
+_VOTE = (
+    "INSERT INTO approval_vote (approval_id, person_id, vote, reason, voted_at, voted_seq) VALUES (?, ?, ?, ?, ?, ?)"
+)
+_COUNT = "SELECT count(*) FROM approval_vote WHERE approval_id = ? AND vote = 'approve'"
+_DECIDE = (
+    "UPDATE approval SET state = ?, decided_at = ?, decided_seq = ?, action = NULL"
+    " WHERE approval_id = ? AND state = 'pending'"
+)
+_STATE = "SELECT state, expires_at FROM approval WHERE org_id = ? AND approval_id = ?"
+_SESSION_OF = "SELECT session_id FROM approval WHERE org_id = ? AND approval_id = ?"
+_STALE = "SELECT approval_id FROM approval WHERE org_id = ? AND state IN ('pending', 'approved') AND expires_at <= ?"
+POLL_S = 0.2
+
+
+class Vote(msgspec.Struct, frozen=True, kw_only=True):
+    """What one person said; `reason` is theirs."""
+
+    by: str
+    vote: str
+    reason: str
+    at: str
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """An approval as people read it; `action` is exactly what will run, null once that is decided."""
+
+    approval_id: str
+    session_id: str
+    task_id: str
+    state: str
+    action: dict[str, Any] | None
+    rules: tuple[str, ...]
+    message: str
+    approvers: int
+    requested_at: str
+    expires_at: str
+    decided_at: str
+    redeemed_at: str
+    agent: str
+    approved_by: int
+    votes: tuple[Vote, ...] = ()
+
+
+class Voting:
+    """The approvals of one project, for the people who decide."""
+
+    def __init__(self, store: SqliteStore, leaves: Leaves, gate: ApprovalGate, clock: Clock) -> None:
+        self._store = store
+        self._leaves = leaves
+        self._gate = gate
+        self._clock = clock
+        self._changed = threading.Condition()
+
+    def list(self, state: str = PENDING) -> list[Held]:
+        """Return approvals in a state ("" for all), the oldest first; what has run out of time expires now."""
+        self._sweep()
+        narrowed = " AND approval.state = ?" if state else ""
+        rows = self._store.read.query(
+            f"{_LIST}{narrowed} ORDER BY approval.requested_at, approval.approval_id",
+            (self._leaves.org_id, state) if state else (self._leaves.org_id,),
+        )
+        return [_held(row) for row in rows]
+
+    def show(self, approval_id: str) -> Held:
+        """Return one approval with its votes.
+
+        Raises:
+            TapPassConfigError: there is none of that id.
+        """
+        self._sweep()
+        row = self._store.read.row(f"{_LIST} AND approval.approval_id = ?", (self._leaves.org_id, approval_id))
+        if row is None:
+            raise TapPassConfigError(f"there is no approval `{approval_id}`; see `tappass approvals list --all`")
+        votes = tuple(
+            Vote(by=by, vote=vote, reason=reason, at=at)
+            for by, vote, reason, at in self._store.read.query(_VOTES, (approval_id,))
+        )
+        return msgspec.structs.replace(_held(row), votes=votes)
+
+    def approve(self, approval_id: str, by: Approver, reason: str) -> Held:
+        """Agree; the call may run once as many distinct people have as its rule asks for.
+
+        Raises:
+            TapPassConfigError: it is not pending, this person asked for it, or has voted already.
+        """
+        return self._vote(approval_id, by, "approve", reason)
+
+    def deny(self, approval_id: str, by: Approver, reason: str) -> Held:
+        """Refuse; one is enough.
+
+        Raises:
+            TapPassConfigError: it is not pending, this person asked for it, or has voted already.
+        """
+        return self._vote(approval_id, by, "deny", reason)
+
+    def _vote(self, approval_id: str, by: Approver, vote: str, reason: str) -> Held:
+        self._sweep()
+
+        def write(tx: Tx) -> None:
+            row = self._votable(tx, approval_id, by)
+            at = rfc3339(self._clock.time_ns())
+            details = {"vote": vote}
+            leaf = self._leaf(row, "approval.voted", actor=by.name, details=details)
+            seq = tx.append(leaf, canonical({"reason": reason})).seq
+            tx.execute(_VOTE, (approval_id, by.person_id, vote, reason, at, seq))
+            agreed = tx.execute(_COUNT, (approval_id,)).fetchone()[0]
+            if vote == "deny" or agreed >= row.approvers:
+                state = DENIED if vote == "deny" else APPROVED
+                kind = "approval.denied" if vote == "deny" else "approval.granted"
+                done = tx.append(self._leaf(row, kind, actor=by.name, details={"votes": f"{agreed}/{row.approvers}"}))
+                tx.execute(_DECIDE, (state, at, done.seq, approval_id))
+
+        self._store.run(write)
+        with self._changed:
+            self._changed.notify_all()
+        return self.show(approval_id)
+
+    def _votable(self, tx: Tx, approval_id: str, by: Approver) -> ApprovalRow:
+        row = self._gate.row(tx, approval_id)
+        if row is None:
+            raise TapPassConfigError(f"there is no approval `{approval_id}`; see `tappass approvals list --all`")
+        if row.state != PENDING:
+            raise TapPassConfigError(f"approval `{approval_id}` is {row.state} already; nothing was changed")
+        if row.requested_by and row.requested_by == by.name:
+            raise TapPassConfigError(
+                f"{by.name} registered the agent that asks, and nobody approves their own request; ask somebody else"
+            )
+        if tx.execute(_VOTED, (approval_id, by.person_id)).fetchone() is not None:
+            raise TapPassConfigError(
+                f"{by.name} has voted on `{approval_id}` already, and each person counts once; ask somebody else"
+            )
+        return row
+
+    def _leaf(self, row: ApprovalRow, kind: str, **fields: Any) -> Any:
+        return self._leaves.event(
+            kind,
+            session_id=row.session_id,
+            task_id=row.task_id,
+            agent_uuid=row.agent_uuid,
+            approval_id=row.approval_id,
+            rules=msgspec.json.decode(row.rules, type=Asking).ids,
+            **fields,
+        )
+
+    def _sweep(self) -> None:
+        """Expire what has run out of time."""
+        now = rfc3339(self._clock.time_ns())
+        if not (stale := self._store.read.query(_STALE, (self._leaves.org_id, now))):
+            return
+
+        def write(tx: Tx) -> None:
+            for (approval_id,) in stale:
+                if (row := self._gate.row(tx, approval_id)) is not None:
+                    expire(tx, self._leaves, row)
+
+        self._store.run(write)
+
+    def state(self, token: str) -> str:
+        """Return how the approval that a token resumes stands.
+
+        Raises:
+            TapPassConfigError: this plane did not issue the token.
+        """
+        approval_id = self._gate.approval_of(token)
+        row = self._store.read.row(_STATE, (self._leaves.org_id, approval_id)) if approval_id else None
+        if row is None:
+            raise TapPassConfigError("this resume token was not issued by this plane; nothing was resumed")
+        state, expires_at = row
+        if state in (PENDING, APPROVED) and expires_at <= rfc3339(self._clock.time_ns()):
+            self._sweep()
+            return "expired"
+        return str(state)
+
+    def session_of(self, token: str) -> str:
+        """Return the session whose call the token resumes.
+
+        Raises:
+            TapPassConfigError: this plane did not issue the token.
+        """
+        self.state(token)
+        row = self._store.read.row(_SESSION_OF, (self._leaves.org_id, self._gate.approval_of(token)))
+        assert row is not None, "state() has found it"
+        return str(row[0])
+
+    def wait(self, token: str, timeout_s: float) -> str:
+        """Wait until people have decided, or for that long; return how it stands then.
+
+        Woken by votes in this process; votes of others are looked for five times a second. Holds no lock meanwhile.
+        """
+        until = self._clock.monotonic_ns() + int(timeout_s * 1e9)
+        while (state := self.state(token)) == PENDING:
+            left_s = (until - self._clock.monotonic_ns()) / 1e9
+            if left_s <= 0:
+                break
+            with self._changed:
+                self._changed.wait(min(POLL_S, left_s))
+        return state
+
+
+async def await_decision(voting: Voting, token: str, timeout_s: float) -> str:
+    """Wait as `Voting.wait` does; between looks the event loop is free, and no thread is held."""
+    state = PENDING
+    with anyio.move_on_after(timeout_s):
+        while (state := await hop(voting.state, token)) == PENDING:  # noqa: ASYNC110 (others vote in other processes)
+            await anyio.sleep(POLL_S)
+    return state
+
+
+def _held(row: tuple[Any, ...]) -> Held:
+    action = msgspec.json.decode(row[4]) if row[4] is not None else None
+    rules = msgspec.json.decode(row[5], type=Asking).ids
+    rest = dict(zip(Held.__struct_fields__[6:14], row[6:], strict=True))
+    rest["agent"] = rest["agent"] or ""
+    return Held(approval_id=row[0], session_id=row[1], task_id=row[2], state=row[3], action=action, rules=rules, **rest)
