@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tappass.enforcement.port import AsyncChunkSource, ChunkSource
+from tappass.engine.approvals import ApprovalGate
 from tappass.engine.audit.checkpoint import Checkpointer
-from tappass.engine.audit.keys import LogKey, log_key
+from tappass.engine.audit.keys import LogKey, equality_key, log_key
 from tappass.engine.engine import Engine
 from tappass.engine.gateway import Gateway
+from tappass.engine.hopping import hop, hop_to_the_end
 from tappass.engine.leaves import Leaves
 from tappass.engine.pipelines import Pipelines
 from tappass.engine.policy.files import PolicySources
 from tappass.engine.store.connection import MEMORY
 from tappass.engine.store.sqlite import SqliteStore
+from tappass.engine.voting import Voting, await_decision
 from tappass.plane.connect import home_of
-from tappass.plane.hopping import hop, hop_to_the_end
 from tappass.wire.chat import ChatRequest, ChatResponse
 from tappass.wire.decisions import Decision, DecisionRequest
 from tappass.wire.endings import Ending, Settlement
@@ -44,6 +48,7 @@ class EmbeddedPlane:
         *,
         url: str,
         log_key: LogKey,
+        equality_key: Callable[[], bytes],
         sources: PolicySources | None = None,
         clock: Clock = SYSTEM_CLOCK,
         ids: Ids = UUID_IDS,
@@ -53,7 +58,9 @@ class EmbeddedPlane:
         self.directory = directory
         self.log_key = log_key
         self.pipelines = Pipelines(store, directory, leaves, clock, sources)
-        self.engine = Engine(store, self.pipelines, leaves, clock=clock, ids=ids)
+        approvals = ApprovalGate(leaves, equality_key, clock, ids)
+        voting = Voting(store, leaves, approvals, clock)
+        self.engine = Engine(store, self.pipelines, leaves, voting, gates=(approvals,), clock=clock, ids=ids)
         self.gateway = Gateway(self.engine)
         self.sync = SyncFace(self)
         self.aio = AsyncFace(self)
@@ -62,20 +69,30 @@ class EmbeddedPlane:
     def at(cls, path: Path) -> EmbeddedPlane:
         """Open the plane whose database is that file; policy lies beside its `.tappass` directory."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        url, key = f"sqlite:///{path}", log_key(path.parent)
-        plane = cls(SqliteStore(path), home_of(path), url=url, log_key=key)
+        key = log_key(path.parent)
+        keys: dict[str, Any] = {"log_key": key, "equality_key": partial(equality_key, path.parent)}
+        plane = cls(SqliteStore(path), home_of(path), url=f"sqlite:///{path}", **keys)
         audit = plane.pipelines.current().settings.audit
         if audit.synchronous == "full":
             plane.engine.store.close()
-            plane = cls(SqliteStore(path, synchronous="full"), home_of(path), url=url, log_key=key)
+            plane = cls(SqliteStore(path, synchronous="full"), home_of(path), url=plane.url, **keys)
         Checkpointer(plane.engine.store, key, witness=audit.witness or None).attach(audit.checkpoint_every_s)
         return plane
 
     @classmethod
     def in_memory(cls, sources: PolicySources, *, url: str, clock: Clock = SYSTEM_CLOCK) -> EmbeddedPlane:
         """Make a plane that lives as long as this object; for tests."""
-        key = LogKey(os.urandom(32))
-        return cls(SqliteStore(MEMORY, clock=clock), None, url=url, log_key=key, sources=sources, clock=clock)
+        secret = os.urandom(32)
+        keys: dict[str, Any] = {"log_key": LogKey(os.urandom(32)), "equality_key": lambda: secret}
+        return cls(SqliteStore(MEMORY, clock=clock), None, url=url, sources=sources, clock=clock, **keys)
+
+    def resume(self, token: str) -> SessionRecord:
+        """Reopen the session whose call an approval holds, durably.
+
+        Raises:
+            TapPassConfigError: this plane did not issue the token.
+        """
+        return self.engine.sessions.reopen(self.engine.voting.session_of(token)).record
 
     def shutdown(self) -> None:
         """Write out what waits, sign a checkpoint, let go of connections."""
@@ -95,6 +112,8 @@ class SyncFace:
         self.abandon = self._engine.abandon
         self.close = self._engine.close
         self.scanner = self._engine.scanner
+        self.resume = plane.resume
+        self.wait = self._engine.voting.wait
 
     def chat(self, request: ChatRequest) -> ChatResponse:
         """Take one governed chat turn."""
@@ -111,6 +130,7 @@ class AsyncFace:
     def __init__(self, plane: EmbeddedPlane) -> None:
         self._engine = plane.engine
         self._gateway = plane.gateway
+        self._plane = plane
         self.url = plane.url
         self.abandon = self._engine.abandon
         self.scanner = self._engine.scanner
@@ -118,6 +138,14 @@ class AsyncFace:
     async def open(self, opening: Opening) -> SessionRecord:
         """Open a session, durably."""
         return await hop(self._engine.open, opening)
+
+    async def resume(self, token: str) -> SessionRecord:
+        """Reopen the session whose call an approval holds, durably."""
+        return await hop_to_the_end(self._plane.resume, token)
+
+    async def wait(self, token: str, timeout_s: float) -> str:
+        """Wait until people have decided, or for that long; between looks the event loop is free."""
+        return await await_decision(self._engine.voting, token, timeout_s)
 
     async def decide(self, request: DecisionRequest) -> Decision:
         """Answer whether a call may run; a cancelled caller leaves only once the answer is on record or is none."""
