@@ -7,9 +7,18 @@ import os
 import threading
 from collections import OrderedDict
 
-from tappass.errors import ApprovalRequired, GovernanceDecision
+from tappass.errors import (
+    ApprovalRequired,
+    BreakGlassActive,
+    GovernanceDecision,
+    PolicyBlockError,
+    ToolIntegrityViolation,
+    TrustTierDenied,
+)
 
 LIMIT = 256
+# What people can change while the session is open.
+_CHANGEABLE = (ApprovalRequired, TrustTierDenied, ToolIntegrityViolation, BreakGlassActive)
 
 # Per process: an HMAC so that a latch, if it leaks, does not let anybody guess arguments.
 _key = os.urandom(32)
@@ -20,6 +29,11 @@ def latch_key(action: bytes, pipeline_uuid: str) -> bytes:
     import hmac  # only a refusal needs it
 
     return hmac.digest(_key, pipeline_uuid.encode() + b"\0" + action, "sha256")
+
+
+def refusal_of_budget(refusal: GovernanceDecision) -> bool:
+    """Tell whether a budget refused: another call may give back what it had reserved, and a day ends."""
+    return isinstance(refusal, PolicyBlockError) and refusal.blocked_by.startswith("budget.")
 
 
 class Latch:
@@ -43,10 +57,10 @@ class Latch:
         return None if known is None else copy.copy(known)
 
     def keep(self, key: bytes, refusal: GovernanceDecision) -> None:
-        """Remember a refusal. One that waits for people is asked again each time: they may have answered."""
+        """Remember a refusal; what may have changed is asked again: what people say, what is left of a budget."""
         with self._lock:
             self.last = refusal
-            if not isinstance(refusal, ApprovalRequired):
+            if not isinstance(refusal, _CHANGEABLE) and not refusal_of_budget(refusal):
                 self._known[key] = refusal
                 while len(self._known) > LIMIT:
                     self._known.popitem(last=False)

@@ -9,6 +9,7 @@ import msgspec
 
 from tappass.enforcement.port import Scanner
 from tappass.engine import inspection
+from tappass.engine.budgets import Budgets
 from tappass.engine.controls import Controls, read_controls
 from tappass.engine.judgement import Judgement, judge, kept, tag_of
 from tappass.engine.leaves import Leaves
@@ -21,6 +22,7 @@ from tappass.errors import TapPassConfigError
 from tappass.wire.codec import canonical
 from tappass.wire.decisions import ALLOW, Decision, DecisionRequest
 from tappass.wire.endings import Ending, Settlement
+from tappass.wire.events import AuditEvent
 from tappass.wire.findings import Finding
 from tappass.wire.ids import SYSTEM_CLOCK, UUID_IDS, Clock, Ids
 from tappass.wire.obligations import ScanResult
@@ -52,6 +54,7 @@ class Engine:
         leaves: Leaves,
         voting: Voting,
         *,
+        first: Iterable[Gate] = (),
         gates: Iterable[Gate] = (),
         clock: Clock = SYSTEM_CLOCK,
         ids: Ids = UUID_IDS,
@@ -64,7 +67,9 @@ class Engine:
         self.sessions = Sessions(store, pipelines, leaves, clock, ids)
         self._defined: set[str] = set()
         self._controls = Controls()
-        self._gates: tuple[Gate, ...] = tuple(gates)
+        self.budgets = Budgets(leaves, clock)
+        # What cannot be paid for need not be asked of people, nor use up their yes.
+        self._gates: tuple[Gate, ...] = (*first, self.budgets, *gates)
 
     def open(self, opening: Opening) -> SessionRecord:
         """Open a session, durably."""
@@ -86,13 +91,16 @@ class Engine:
 
         def write(tx: Tx) -> Judgement:
             final = judged
-            if tx.control(self.leaves.org_id) != judged.controls.number:
+            changed = tx.control(self.leaves.org_id) != judged.controls.number
+            if changed:
                 # People have changed something since: judge again by what is in force in this transaction.
                 self._controls = read_controls(tx, self.leaves.org_id, self.leaves.project_id)
-                final = judge(opened, request, self._controls, self._clock.time_ns())
+            if (spent := self.budgets.facts(tx, judged)) or changed:
+                final = judge(opened, request, self._controls, self._clock.time_ns(), spent)
             for gate in self._gates:
                 gate.check(tx, final)
             final.oblige()
+            self.budgets.spend(tx, final)
             self._record(tx, final)
             return final
 
@@ -195,7 +203,8 @@ class Engine:
 
         def write(tx: Tx) -> None:
             if tx.execute(_ENDED, (ending.task_id, ending.session_id)).rowcount:
-                tx.append(event, body)
+                took, untold = self.budgets.ended(tx, opened, ending)
+                tx.append(_with_budgets(event, took, untold) if took else event, body)
 
         self.store.later(write)
 
@@ -208,6 +217,12 @@ class Engine:
 _LOST = Settlement(
     withheld_by="session-unknown", reason="its session is unknown here, so its result cannot be inspected"
 )
+
+
+def _with_budgets(event: AuditEvent, took: tuple[str, ...], untold: bool) -> AuditEvent:
+    """Return an ending with what the call took; where nobody said, that is what it had reserved."""
+    details = event.details | {"usage": "not reported"} if untold else event.details
+    return msgspec.structs.replace(event, budgets=took, details=details)
 
 
 def counted(findings: tuple[Finding, ...]) -> tuple[str, ...]:

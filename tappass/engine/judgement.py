@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tappass.engine import inspection
 from tappass.engine.controls import Controls
@@ -16,6 +16,12 @@ from tappass.wire.obligations import Obligation
 from tappass.wire.refusals import ApprovalNeeded, BreakGlass, PolicyBlock, Refusal, TierDenied
 from tappass.wire.sessions import OBSERVE
 
+if TYPE_CHECKING:
+    from tappass.engine.budgets import Spending
+
+
+_NOTHING_SPENT: dict[str, Any] = {}
+
 
 class Judgement:
     """What is known of one call while it is decided; the gates change it, then it is recorded.
@@ -25,6 +31,7 @@ class Judgement:
         held: policy asks for people, and nobody has agreed yet.
         would_be: the outcome that observe or break-glass relaxed.
         approval_id: the approval that it waits for, or that let it run.
+        spending: what it is going to spend, None where nothing is counted.
     """
 
     __slots__ = (
@@ -41,6 +48,7 @@ class Judgement:
         "reason",
         "refusal",
         "request",
+        "spending",
         "verdict",
         "would_be",
     )
@@ -69,6 +77,7 @@ class Judgement:
         self.break_glass: BreakGlass | None = None
         self.approval_id = ""
         self.budgets: tuple[str, ...] = ()
+        self.spending: Spending | None = None
 
     @property
     def tier(self) -> str:
@@ -134,13 +143,15 @@ class Judgement:
         )
 
 
-def judge(opened: Open, request: DecisionRequest, controls: Controls, now_ns: int) -> Judgement:
+def judge(
+    opened: Open, request: DecisionRequest, controls: Controls, now_ns: int, spent: dict[str, Any] = _NOTHING_SPENT
+) -> Judgement:
     """Ask the detectors and the policy about a call; whatever goes wrong there blocks it."""
     action = request.action
     try:
         everywhere = opened.pipeline.detectors.inspect(inspection.readable(action))
         findings = once(action, everywhere)
-        verdict = opened.pipeline.policy.evaluate(facts_of(opened, action, controls, findings, now_ns))
+        verdict = opened.pipeline.policy.evaluate(facts_of(opened, action, controls, findings, now_ns, spent))
     except Exception as error:  # a detector may be anybody's; whatever it does, the call is blocked
         everywhere, findings = (), ()
         reason = f"blocked because a detector failed ({type(error).__name__})"
@@ -166,7 +177,14 @@ def _need_tier(judged: Judgement, needed: str) -> None:
         judged.refusal = TierDenied(required_tier=needed, actual_tier=judged.tier)
 
 
-def facts_of(opened: Open, action: Action, controls: Controls, findings: tuple[Finding, ...], now_ns: int) -> Facts:
+def facts_of(
+    opened: Open,
+    action: Action,
+    controls: Controls,
+    findings: tuple[Finding, ...],
+    now_ns: int,
+    spent: dict[str, Any] = _NOTHING_SPENT,
+) -> Facts:
     """Return what rules may read about a call."""
     record = opened.record
     return Facts(
@@ -184,6 +202,7 @@ def facts_of(opened: Open, action: Action, controls: Controls, findings: tuple[F
         session_metadata=opened.metadata,
         session_implicit=opened.implicit,
         now_ns=now_ns,
+        budget=spent,
         findings=findings,
     )
 

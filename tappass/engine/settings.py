@@ -33,10 +33,14 @@ class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[limits]`: the most bytes that one call's arguments may have, and that are stored of one call's content."""
+    """`[limits]`: the most bytes that one call's arguments may have, and that are stored of one call's content.
+
+    `completion_tokens` is the most that an answer is taken to have where a chat turn does not say so itself.
+    """
 
     argument_bytes: _Positive = 4_000_000
     content_bytes: _Positive = 1_000_000
+    completion_tokens: Annotated[int, msgspec.Meta(ge=1, le=10**9)] = 4096
 
 
 class PolicySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

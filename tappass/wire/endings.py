@@ -18,7 +18,8 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     `status` is completed, failed, cancelled or abandoned. `result` is the result in JSON types (`UNSET` where there
     is none to show); `opaque` says that part of it could not be put that way. `scan` echoes the obligation that
-    the result is under. `findings` is what the enforcement point itself saw while streaming.
+    the result is under. `findings` is what the enforcement point itself saw while streaming. `ran` is False where it
+    is certain that nothing began.
     """
 
     session_id: str
@@ -33,6 +34,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     withheld: bool = False
     model: str = ""
     usage: Usage | None = None
+    ran: bool = True
 
 
 class Settlement(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -64,6 +64,13 @@ class Policy:
         self.bundle = read.bundle()
         self.allow_observe = read.allow_observe
         self._conditions = {rule.id: _compiled(rule) for rule in read.rules if rule.when}
+        self.budget_facts = frozenset(
+            name.removeprefix("budget.")
+            for condition in self._conditions.values()
+            for name in condition.reads.facts
+            if name.startswith("budget.")
+        )
+        self.metered = bool(read.budgets or self.budget_facts)
         self._by_agent = any(rule.agent for rule in read.rules)
         self._by_session = any(rule.session for rule in read.rules)
         self._index = {TOOL: _Index(read.rules, TOOL), LLM: _Index(read.rules, LLM)}
