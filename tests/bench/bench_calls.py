@@ -154,6 +154,50 @@ def async_call(root: Path) -> float:
     return statistics.median(anyio.run(main)[500:]) / 1000
 
 
+def redemption(root: Path) -> tuple[float, float]:
+    """Return the median microseconds of a plain call and of one that redeems an approval, in one run."""
+    from tappass import ApprovalRequired, tappass_session, tool
+    from tappass.engine.approver import Approver
+    from tappass.plane.connect import connect
+    from tappass.session.context import current_session
+
+    (root / "held").mkdir()
+    (root / "held" / "policy.yaml").write_text(policy(9) + "  - {id: ask, tool: held, effect: require_approval}\n")
+    url = f"sqlite:///{root}/held/tappass.db"
+
+    @tool(name="held")
+    def held(n: int) -> int:
+        return n
+
+    @tool(name="plain")
+    def plain(n: int) -> int:
+        return n
+
+    plane: Any = connect(url)
+    plane.engine.store.run(
+        lambda tx: tx.execute(
+            "INSERT INTO person (person_id, org_id, name, roles, created_at) VALUES ('p', 'org_local', 'ann', '', '')"
+        )
+    )
+    redeemed, called = [], []
+    with tappass_session(url=url):
+        session = current_session()
+        assert session is not None
+        for n in range(300):
+            try:
+                held(n)
+            except ApprovalRequired as error:
+                token = error.resume_token
+            approval_id = token.removeprefix("tp_resume_").rpartition(".")[0]
+            plane.engine.voting.approve(approval_id, Approver(person_id="p", name="ann", key_id=""), "ok")
+            plain(n)
+            called += timed(lambda n=n: plain(n), 1)
+            session.resume_token = token
+            redeemed += timed(lambda n=n: held(n), 1)
+            session.resume_token = ""
+    return statistics.median(called) / 1000, statistics.median(redeemed) / 1000
+
+
 def growth(root: Path) -> float:
     """Return the megabytes by which 90,000 further calls grow the process after its first 10,000."""
     from tappass import tappass_session, tool
@@ -214,6 +258,8 @@ def main() -> None:
         many = calls["tappass, 1000 rules"]
         row("governed call, 1000 rules (p50)", f"{many:.1f} µs", f"{many / ten:.2f}", "at most 1.20 of ten rules")
         row("governed coroutine's call (p50)", f"{async_call(root):.1f} µs", "", "at most 250 µs")
+        plain, redeemed = redemption(root)
+        row("call that redeems an approval (p50)", f"{redeemed:.1f} µs", f"{redeemed / plain:.2f}", "at most 3 calls")
         row("memory, 90,000 calls after 10,000", f"{growth(root):+.1f} MB", "", "at most +5 MB")
     ours, theirs = imports()
     row("import of the public names", f"{ours:.0f} ms", f"{ours / theirs:.2f}", "at most 1.50 of msgspec + decorator")

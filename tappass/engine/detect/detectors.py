@@ -17,6 +17,8 @@ from tappass.errors import TapPassConfigError
 from tappass.wire.findings import Finding
 
 GROUP = "tappass.detectors"
+SHORTEST = 6
+"""Fewer characters than any built-in match has: `a@b.co`."""
 _SHORT = 512
 
 _BUILT_IN: tuple[PatternDetector, ...] = (*personal.ALL, *phone.ALL, *secrets.ALL, *keys.ALL)
@@ -116,7 +118,7 @@ class Detectors:
 
     def inspect(self, value: Any, root: str = "") -> tuple[Finding, ...]:
         """Return the matches in every text of a JSON-typed value, `where` beginning with `root`."""
-        if not self._others and not self._may_match(value):
+        if not self._others and (is_short(value) or not self._may_match(value)):
             return ()
         return tuple(
             msgspec.structs.replace(finding, where=where)
@@ -160,6 +162,12 @@ class Detectors:
             context=CONTEXT,
             open_at=self.open_at,
         )
+
+
+def is_short(value: Any) -> bool:
+    """Tell whether a value is too little to hold anything the built-in detectors find, as many results are."""
+    kind = type(value)
+    return value is None or kind is bool or (kind is str and len(value) < SHORTEST)
 
 
 def window(kinds: Iterable[str] | None = None) -> int:

@@ -88,8 +88,9 @@ class Tx:
         leaf = canonical(event)
         hashed = leaf_hash(leaf)
         place = place_of(number, size)
-        ids = (event.type, event.session_id, event.task_id)
-        self.execute(_LEAF, (place, number, size, *ids, hashed, leaf, salt, content))
+        self.execute(
+            _LEAF, (place, number, size, event.type, event.session_id, event.task_id, hashed, leaf, salt, content)
+        )
         head.frontier = push(size, head.frontier, hashed)
         head.size = size + 1
         self.last = (place, leaf)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tappass.enforcement.redaction import merge, redact_text, redact_value
 from tappass.engine.detect import detectors
 from tappass.engine.detect.detector import PatternDetector
-from tappass.engine.detect.detectors import Detectors, expand
+from tappass.engine.detect.detectors import SHORTEST, Detectors, catalogue, expand, is_short
 from tappass.engine.detect.folding import fold
 from tappass.errors import TapPassConfigError
 from tappass.wire.findings import Finding
@@ -390,3 +390,14 @@ def test_a_plug_in_may_not_take_a_kind_that_exists(
     plug_in.append(entry("shouting:Shouting"))
     with pytest.raises(TapPassConfigError, match="exists already"):
         Detectors()
+
+
+@pytest.mark.parametrize("detector", [d for d in catalogue().values() if isinstance(d, PatternDetector)])
+def test_nothing_shorter_than_the_shortest_match_holds_one(detector):
+    shortest = {"EMAIL": "a@b.co", "IP_ADDRESS": "1.1.1.1"}.get(detector.kind)
+    if shortest is not None:
+        assert detector.find(shortest), "the shortest example of its kind"
+        assert not is_short(shortest)
+    for length in range(SHORTEST):
+        for piece in (shortest or "4111111111111111"), "sk-ant-abcdef", "::1", "a@b.c", "12345":
+            assert not detector.find(piece[:length])
