@@ -89,7 +89,8 @@ class Agentmesh:
         self(200)
 
     def __call__(self, calls: int) -> list[int]:
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.write(f"{calls}\n")
         self._process.stdin.flush()
         return list(json.loads(self._process.stdout.readline()))

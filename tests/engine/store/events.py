@@ -36,7 +36,7 @@ def decide(store, task_id: str, content: bytes | None = b'{"amount":12}', **fiel
 
 def ending(task_id: str, **fields):
     def write(tx):
-        written = tx.append(event("call.ended", task_id, **fields))
+        tx.append(event("call.ended", task_id, **fields))
         tx.execute("DELETE FROM open_call WHERE task_id = ?", (task_id,))
 
     return write
