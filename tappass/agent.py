@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from tappass.enforcement.latch import latch_key
 from tappass.enforcement.projection import Unprojectable, project
-from tappass.errors import GovernanceDecision, RedactionApplied, TapPassConfigError
+from tappass.errors import BreakGlassActive, GovernanceDecision, RedactionApplied, TapPassConfigError
 from tappass.placing import aplace, place
 from tappass.session.context import current_session
 from tappass.session.session import Session
@@ -16,6 +16,7 @@ from tappass.streams import AsyncChatStream, ChatStream
 from tappass.wire.chat import ChatRequest, ChatResponse
 from tappass.wire.codec import canonical
 from tappass.wire.ids import UUID_IDS
+from tappass.wire.refusals import BreakGlass
 
 if TYPE_CHECKING:
     from tappass.enforcement.port import AsyncChunkSource, ChunkSource
@@ -66,6 +67,8 @@ class _Turn:
 
     def refused(self, session: Session, error: GovernanceDecision) -> None:
         """Latch a refusal on the session; of an answer that may not be seen, the next may be another."""
+        if isinstance(error, BreakGlassActive):
+            session.note_break_glass(BreakGlass(level=error.level, expires_at=error.expires_at))
         if session.latch is not None and not error.ran and not isinstance(error, RedactionApplied):
             session.latch.keep(self._key(session), error)
 
@@ -158,7 +161,7 @@ class Agent(_Governed):
         session = place(self._where)
         request = turn.request(session)
         try:
-            return session.plane.sync.chat(request)
+            return noted(session, session.plane.sync.chat(request))
         except GovernanceDecision as error:
             turn.refused(session, error)
             raise
@@ -179,7 +182,7 @@ class Agent(_Governed):
         def begin() -> ChunkSource:
             return session.plane.sync.stream(turn.request(session))
 
-        return ChatStream(begin, lambda error: turn.refused(session, error))
+        return ChatStream(begin, lambda error: turn.refused(session, error), session.note_break_glass)
 
     def close(self) -> None:
         """Take no more turns. The plane stays open: others use it."""
@@ -222,7 +225,7 @@ class AsyncAgent(_Governed):
         session = await aplace(self._where)
         request = turn.request(session)
         try:
-            return await session.plane.aio.chat(request)
+            return noted(session, await session.plane.aio.chat(request))
         except GovernanceDecision as error:
             turn.refused(session, error)
             raise
@@ -247,7 +250,9 @@ class AsyncAgent(_Governed):
             placed.append(session)
             return await session.plane.aio.stream(turn.request(session))
 
-        return AsyncChatStream(begin, lambda error: turn.refused(placed[0], error))
+        return AsyncChatStream(
+            begin, lambda error: turn.refused(placed[0], error), lambda fact: placed[0].note_break_glass(fact)
+        )
 
     async def aclose(self) -> None:
         """Take no more turns. The plane stays open: others use it."""
@@ -260,6 +265,13 @@ class AsyncAgent(_Governed):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def noted(session: Session, response: ChatResponse) -> ChatResponse:
+    """Return a response, once its session knows whether it came about under an emergency override."""
+    if response.break_glass is not None:
+        session.note_break_glass(response.break_glass)
+    return response
 
 
 def _messages(prompt: Prompt) -> list[Any]:

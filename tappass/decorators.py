@@ -28,6 +28,7 @@ from tappass.errors import TapPassConfigError
 from tappass.placing import aplace, place
 from tappass.session.session import Options
 from tappass.toolspec import MARK, ToolSpec, claim, is_function
+from tappass.wire.sessions import TIERS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -45,6 +46,7 @@ def tool(
     respect_breakglass: bool | None = None,
     on_approval: str | None = None,
     approval_timeout_s: float | None = None,
+    min_tier: str = "",
 ) -> Callable[[F], F]: ...
 def tool(
     function: Any = None,
@@ -58,6 +60,7 @@ def tool(
     respect_breakglass: bool | None = None,
     on_approval: str | None = None,
     approval_timeout_s: float | None = None,
+    min_tier: str = "",
 ) -> Any:
     """Govern a function: each call is decided before it runs and settled after.
 
@@ -73,9 +76,11 @@ def tool(
         respect_breakglass: go on under an emergency override instead of raising BreakGlassActive.
         on_approval: `wait` holds a call until people have decided; `raise`, the default, raises ApprovalRequired.
         approval_timeout_s: how long to wait, in seconds, before raising; None: until the approval expires.
+        min_tier: the lowest trust tier that an agent needs to call it, whatever policy says: untrusted, limited,
+            standard, trusted or privileged.
 
     Raises:
-        TapPassConfigError: the object cannot be governed on every path by which it can be called.
+        TapPassConfigError: the object cannot be governed on every path by which it can be called, or a tier is unknown.
     """
 
     def decorate(target: Any) -> Any:
@@ -85,21 +90,29 @@ def tool(
             on_approval=on_approval,
             approval_timeout_s=approval_timeout_s,
         )
-        return govern_callable(target, name, url, api_key, encoders or {}, options)
+        return govern_callable(target, name, url, api_key, encoders or {}, options, min_tier)
 
     return decorate if function is None else decorate(function)
 
 
 def govern_callable(
-    target: Any, name: str | None, url: str | None, api_key: str | None, encoders: Encoders, options: Options
+    target: Any,
+    name: str | None,
+    url: str | None,
+    api_key: str | None,
+    encoders: Encoders,
+    options: Options,
+    min_tier: str = "",
 ) -> Any:
     """Return the governed twin of a callable, of the same kind."""
 
     def again(inner: Any) -> Any:
-        return govern_callable(inner, name, url, api_key, encoders, options)
+        return govern_callable(inner, name, url, api_key, encoders, options, min_tier)
 
+    if min_tier and min_tier not in TIERS:
+        raise TapPassConfigError(f"min_tier={min_tier!r} is no trust tier; use one of {', '.join(TIERS)}")
     if (known := known_spec(target)) is not None:
-        _refuse_conflict(known, name, url, options)
+        _refuse_conflict(known, name, url, options, min_tier)
         return target
     if isinstance(target, staticmethod | classmethod):
         return type(target)(again(target.__func__))
@@ -120,6 +133,7 @@ def govern_callable(
             options=options,
             url=url,
             api_key=api_key,
+            min_tier=min_tier,
         )
     )
     governed = _wrapper(spec)
@@ -143,8 +157,8 @@ def known_spec(target: Any) -> ToolSpec | None:
     )
 
 
-def _refuse_conflict(spec: ToolSpec, name: str | None, url: str | None, options: Options) -> None:
-    wanted = {"name": (name, spec.name), "url": (url, spec.url)}
+def _refuse_conflict(spec: ToolSpec, name: str | None, url: str | None, options: Options, min_tier: str) -> None:
+    wanted = {"name": (name, spec.name), "url": (url, spec.url), "min_tier": (min_tier or None, spec.min_tier)}
     wanted |= {
         option: (getattr(options, option), getattr(spec.options, option)) for option in Options.__struct_fields__
     }

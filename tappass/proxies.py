@@ -103,14 +103,14 @@ class SessionCallable(wrapt.ObjectProxy[Any]):
 
 def _options(spec: ToolSpec) -> tuple[Any, ...]:
     # Not the key: a pickle may go anywhere, a key only to its server.
-    return spec.name, spec.url, spec.encoders, spec.options
+    return spec.name, spec.url, spec.encoders, spec.options, spec.min_tier
 
 
-def govern_again(wrapped: Any, name: str, url: str | None, encoders: Any, options: Any) -> Any:
+def govern_again(wrapped: Any, name: str, url: str | None, encoders: Any, options: Any, min_tier: str = "") -> Any:
     """Govern a copy as its original was; the key comes from the environment of the process it runs in."""
     from tappass.decorators import govern_callable
 
-    return govern_callable(wrapped, name, url, None, encoders, options)
+    return govern_callable(wrapped, name, url, None, encoders, options, min_tier)
 
 
 def method_again(receiver: Any, method: str, *options: Any) -> Any:

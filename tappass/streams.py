@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tappass.errors import GovernanceDecision
 from tappass.wire.chat import ChatChunk
+from tappass.wire.refusals import BreakGlass
 
 if TYPE_CHECKING:
     from queue import SimpleQueue
@@ -22,6 +23,7 @@ S = TypeVar("S", bound="ChatStream")
 A = TypeVar("A", bound="AsyncChatStream")
 
 Refused = Callable[[GovernanceDecision], Any]
+Noted = Callable[[BreakGlass], Any]
 
 
 def _queue() -> SimpleQueue[int]:
@@ -87,6 +89,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_kept.after_fork)
 
 
+def _told(chunk: ChatChunk, noted: Noted) -> ChatChunk:
+    if chunk.break_glass is not None:
+        noted(chunk.break_glass)
+    return chunk
+
+
 class ChatStream:
     """An answer as it arrives: an iterator of `ChatChunk`.
 
@@ -94,9 +102,10 @@ class ChatStream:
     the stream is closed or dropped before it.
     """
 
-    def __init__(self, begin: Callable[[], ChunkSource], refused: Refused) -> None:
+    def __init__(self, begin: Callable[[], ChunkSource], refused: Refused, noted: Noted) -> None:
         self._begin = begin
         self._refused = refused
+        self._noted = noted
         self._number = 0
         self._closed = False
 
@@ -109,7 +118,7 @@ class ChatStream:
         try:
             if not self._number:
                 self._number = _kept.add(iter(self._begin()))
-            return _kept.next(self._number)
+            return _told(_kept.next(self._number), self._noted)
         except BaseException as error:
             self.close()
             if isinstance(error, GovernanceDecision):
@@ -137,9 +146,10 @@ class ChatStream:
 class AsyncChatStream:
     """An answer as it arrives: an async iterator of `ChatChunk`; decided and settled as `ChatStream` is."""
 
-    def __init__(self, begin: Callable[[], Awaitable[AsyncChunkSource]], refused: Refused) -> None:
+    def __init__(self, begin: Callable[[], Awaitable[AsyncChunkSource]], refused: Refused, noted: Noted) -> None:
         self._begin = begin
         self._refused = refused
+        self._noted = noted
         self._source: AsyncChunkSource | None = None
         self._chunks: AsyncIterator[ChatChunk] | None = None
         self._closed = False
@@ -154,7 +164,7 @@ class AsyncChatStream:
             if self._chunks is None:
                 self._source = await self._begin()
                 self._chunks = aiter(self._source)
-            return await anext(self._chunks)
+            return _told(await anext(self._chunks), self._noted)
         except BaseException as error:
             self._closed = True
             if isinstance(error, GovernanceDecision):

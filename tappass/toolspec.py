@@ -42,6 +42,7 @@ class ToolSpec:
         url: str | None = None,
         api_key: str | None = None,
         server: str = "",
+        min_tier: str = "",
     ) -> None:
         self.name = name
         self.function = function
@@ -51,6 +52,7 @@ class ToolSpec:
         self.url = url
         self.api_key = api_key
         self.server = server
+        self.min_tier = min_tier
         self._definition: ToolDefinition | None = None
         self._digest = ""
         self._governed: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
@@ -157,6 +159,7 @@ def definition_of(spec: ToolSpec) -> ToolDefinition:
         source_digest=sha256(source.encode()) if source else "",
         package=(getattr(function, "__module__", None) or "").partition(".")[0],
         server=spec.server,
+        min_tier=spec.min_tier,
     )
 
 

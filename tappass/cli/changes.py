@@ -33,7 +33,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 def changes(old: tuple[Document, Settings] | None, new: tuple[Document, Settings]) -> list[Change]:
     """Return what differs between two versions; without an old one everything is new."""
     before = {} if old is None else _named(*old)
-    return list(_differing(before, _named(*new)))
+    return list(differing(before, _named(*new)))
 
 
 def _named(document: Document, settings: Settings) -> dict[str, Any]:
@@ -53,7 +53,8 @@ def _said(rule: msgspec.Struct) -> dict[str, Any]:
     return {key: value for key, value in msgspec.to_builtins(rule).items() if key not in _NOT_SAID}
 
 
-def _differing(old: dict[str, Any], new: dict[str, Any]) -> Iterator[Change]:
+def differing(old: dict[str, Any], new: dict[str, Any]) -> Iterator[Change]:
+    """Yield what differs between two things that are named part by part."""
     for what in dict.fromkeys([*old, *new]):
         before, after = old.get(what), new.get(what)
         if before != after and (before not in _UNSAID or after not in _UNSAID):

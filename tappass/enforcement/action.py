@@ -20,6 +20,7 @@ from tappass.wire.decisions import Action, Decision, DecisionRequest, ToolDefini
 from tappass.wire.endings import ABANDONED, CANCELLED, FAILED, Ending
 from tappass.wire.ids import SYSTEM_CLOCK, UUID_IDS
 from tappass.wire.obligations import ScanResult
+from tappass.wire.refusals import BreakGlass
 
 # What this enforcement point carries out; a plane must not allow a call on the strength of anything else.
 CAPABILITIES = ("redact_arguments", "scan_result")
@@ -69,6 +70,10 @@ class Scope(Protocol):
     @property
     def approval_timeout_s(self) -> float | None:
         """How long a call waits for people before it raises; None: until the approval expires."""
+        ...
+
+    def note_break_glass(self, break_glass: BreakGlass) -> None:
+        """Note that a call here met an emergency override, whether or not it went on under it."""
         ...
 
 

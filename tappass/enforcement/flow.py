@@ -55,6 +55,8 @@ def admit(call: Call) -> Flow[Decision]:
             break
         call.resume_token = held.resume_token
         decision = yield from asked(call)
+    if decision.break_glass is not None:
+        call.scope.note_break_glass(decision.break_glass)
     refused: GovernanceDecision | None = None
     if refused_with(decision):
         refused = refusal(decision, call.action.name)

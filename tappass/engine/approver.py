@@ -20,6 +20,7 @@ from tappass.engine.audit.keys import kept
 from tappass.engine.leaves import Leaves
 from tappass.engine.store.sqlite import SqliteStore
 from tappass.engine.store.transaction import Tx
+from tappass.engine.words import worded
 from tappass.errors import TapPassConfigError
 from tappass.wire.ids import SYSTEM_CLOCK, UUID_IDS, Clock, Ids, rfc3339
 
@@ -39,6 +40,11 @@ _NEW_KEY = (
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _REVOKE = "UPDATE api_key SET revoked_at = ? WHERE key_id = ?"
+_ALL = (
+    "SELECT person.name, api_key.key_id, api_key.created_by, api_key.created_at, api_key.revoked_at FROM api_key"
+    " JOIN person ON person.person_id = api_key.person_id WHERE api_key.org_id = ? AND api_key.scopes = ?"
+    " ORDER BY api_key.created_at, api_key.key_id"
+)
 
 
 class Approver(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +53,16 @@ class Approver(msgspec.Struct, frozen=True, kw_only=True):
     person_id: str
     name: str
     key_id: str
+
+
+class ApproverKey(msgspec.Struct, frozen=True, kw_only=True):
+    """An approver's key, without the key: whose it is, who made it, until when it was valid."""
+
+    name: str
+    key_id: str
+    created_by: str
+    created_at: str
+    revoked_at: str
 
 
 class Made(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,6 +151,60 @@ class Approvers:
             tx.append(self._leaves.event("key.created", actor=who, details={"key_id": key_id, "scope": SCOPE}))
 
         self._store.run(write)
+
+    def all(self) -> list[ApproverKey]:
+        """Return every approver's key there ever was, oldest first."""
+        rows = self._store.read.query(_ALL, (self._leaves.org_id, SCOPE))
+        return [ApproverKey(**dict(zip(ApproverKey.__struct_fields__, row, strict=True))) for row in rows]
+
+    def add(self, by: Approver, name: str) -> str:
+        """Make a key for another person; return it: it is kept nowhere.
+
+        Raises:
+            TapPassConfigError: the name is not usable, or that person has a key.
+        """
+        name = worded(name, "an approver's name", longest=200)
+        if not name.isprintable():
+            raise TapPassConfigError("an approver's name is printable text")
+        key, at, org = f"{PREFIX}{secrets.token_urlsafe(32)}", rfc3339(self._clock.time_ns()), self._leaves.org_id
+
+        def write(tx: Tx) -> None:
+            if any(row[3] == name for row in tx.execute(_KEYS, self._valid()).fetchall()):
+                raise TapPassConfigError(f"`{name}` is an approver already; `tappass approvers revoke` comes first")
+            row = tx.execute(_PERSON, (org, name)).fetchone()
+            person_id, key_id = row[0] if row else self._ids.new("per"), self._ids.new("key")
+            if row is None:
+                tx.execute(_NEW_PERSON, (person_id, org, name, SCOPE, at))
+            project = self._leaves.project_id
+            tx.execute(_NEW_KEY, (key_id, org, project, person_id, _digest(key), SCOPE, "approver", by.name, at))
+            details = {"key_id": key_id, "scope": SCOPE}
+            tx.append(self._leaves.event("key.created", actor=by.name, name=name, details=details))
+
+        self._store.run(write)
+        return key
+
+    def revoke(self, by: Approver, name: str) -> int:
+        """Revoke every key of a person; return how many there were.
+
+        Raises:
+            TapPassConfigError: that person has none, or nobody else has one.
+        """
+        at = rfc3339(self._clock.time_ns())
+
+        def write(tx: Tx) -> int:
+            keys = tx.execute(_KEYS, self._valid()).fetchall()
+            theirs = [key[0] for key in keys if key[3] == name]
+            if not theirs:
+                raise TapPassConfigError(f"`{name}` has no valid approver key; see `tappass approvers list`")
+            if len(theirs) == len(keys):
+                raise TapPassConfigError(f"`{name}` is the only approver; add another before revoking this one")
+            for key_id in theirs:
+                tx.execute(_REVOKE, (at, key_id))
+                details = {"key_id": key_id, "scope": SCOPE}
+                tx.append(self._leaves.event("key.revoked", actor=by.name, name=name, details=details))
+            return len(theirs)
+
+        return self._store.run(write)
 
     def present(self) -> Approver:
         """Return whose key is shown: by `TAPPASS_APPROVER_KEY`, else by this user's file.

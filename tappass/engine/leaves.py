@@ -16,7 +16,8 @@ class Leaves:
     """Makes the events of one project of one organisation.
 
     Types: `session.opened`, `session.closed`, `call.decided`, `call.ended`, `policy.accepted`, `policy.changed`;
-    later `approval.*`, `pin.*`, `tier.*`, `break_glass.*`, `key.*`.
+    `agent.registered`, `tier.changed`, `key.created`, `key.revoked`; `pin.approved`, `pin.pending`, `pin.revoked`,
+    `pin.changed`; `break_glass.requested`, `.confirmed`, `.used`, `.ended`, `.expired`, `.reviewed`; `approval.*`.
     """
 
     def __init__(self, clock: Clock, org_id: str = ORG, project_id: str = PROJECT) -> None:

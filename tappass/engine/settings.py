@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal, InvalidOperation
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Final, Literal, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -49,6 +49,18 @@ class PolicySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     reload: Literal["accept", "auto"] = "accept"
 
 
+RECORD: Final = "record"
+FIRST_USE: Final = "first-use"
+APPROVE: Final = "approve"
+
+
+class ToolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[tools]`: whether a tool whose definition is new or has changed runs; your own, and those of MCP servers."""
+
+    integrity: Literal["record", "first-use", "approve"] = RECORD
+    mcp_integrity: Literal["record", "first-use", "approve"] = FIRST_USE
+
+
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[agent]`: who acts where code names nobody; "" stands for `default`."""
 
@@ -85,6 +97,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     limits: LimitSettings = LimitSettings()
     policy: PolicySettings = PolicySettings()
     agent: AgentSettings = AgentSettings()
+    tools: ToolSettings = ToolSettings()
     server: ServerSettings = ServerSettings()
     upstreams: tuple[Upstream, ...] = msgspec.field(default=(), name="upstream")
     prices: dict[str, Price] = {}

@@ -22,6 +22,7 @@ from tappass.wire.decisions import Action, Decision, DecisionRequest
 from tappass.wire.endings import Ending, Settlement
 from tappass.wire.findings import Redaction
 from tappass.wire.obligations import RedactArguments, ScanResult
+from tappass.wire.refusals import BreakGlass
 
 if TYPE_CHECKING:
     from tappass.engine.engine import Engine
@@ -44,6 +45,9 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     def session_id(self) -> str:
         """The session's id."""
         return self.correlation.session_id
+
+    def note_break_glass(self, break_glass: BreakGlass) -> None:
+        """Note nothing here: response and chunks tell the caller's session."""
 
 
 class Turn:
@@ -154,7 +158,7 @@ class Turn:
             tool_calls=tool_calls_of(answer, self._completion),
             redactions=self._prompt_redactions() + self.settlement.redactions,
             finish_reason=printable(self._completion.finish_reason),
-            break_glass=self.decision.break_glass if self.decision is not None else None,
+            break_glass=self._break_glass(),
         )
 
     def passed(self, chunk: Chunk) -> Iterator[ChatChunk]:
@@ -191,7 +195,11 @@ class Turn:
             tool_calls=tuple(ToolCall(id=d.id, name=d.name, arguments=d.arguments, index=d.index) for d in deltas),
             finish_reason=finish_reason,
             usage=usage,
+            break_glass=self._break_glass(),
         )
+
+    def _break_glass(self) -> BreakGlass | None:
+        return self.decision.break_glass if self.decision is not None else None
 
     # Errors.
 

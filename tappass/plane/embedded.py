@@ -15,7 +15,9 @@ from tappass.engine.audit.keys import LogKey, equality_key, log_key
 from tappass.engine.engine import Engine
 from tappass.engine.gateway import Gateway
 from tappass.engine.hopping import hop, hop_to_the_end
+from tappass.engine.integrity import Integrity
 from tappass.engine.leaves import Leaves
+from tappass.engine.override import Overriding
 from tappass.engine.pipelines import Pipelines
 from tappass.engine.policy.files import PolicySources
 from tappass.engine.store.connection import MEMORY
@@ -60,7 +62,11 @@ class EmbeddedPlane:
         self.pipelines = Pipelines(store, directory, leaves, clock, sources)
         approvals = ApprovalGate(leaves, equality_key, clock, ids)
         voting = Voting(store, leaves, approvals, clock)
-        self.engine = Engine(store, self.pipelines, leaves, voting, gates=(approvals,), clock=clock, ids=ids)
+        # An override relaxes what policy and pins say; budgets hold under it, and nobody is asked for what it relaxed.
+        first = (Integrity(leaves, clock), Overriding(leaves, clock))
+        self.engine = Engine(
+            store, self.pipelines, leaves, voting, first=first, gates=(approvals,), clock=clock, ids=ids
+        )
         self.gateway = Gateway(self.engine)
         self.sync = SyncFace(self)
         self.aio = AsyncFace(self)

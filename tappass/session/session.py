@@ -15,6 +15,7 @@ from tappass.wire.sessions import OBSERVE
 
 if TYPE_CHECKING:
     from tappass.enforcement.port import Plane
+    from tappass.wire.refusals import BreakGlass
     from tappass.wire.sessions import SessionRecord
 
 OPEN, COMPLETED, FAILED, SUSPENDED = "open", "completed", "failed", "suspended"
@@ -47,6 +48,7 @@ class Session:
         mode: enforce, or observe (decides and records, but lets policy's refusals pass).
         parent: the id of the session around it, "" at the top.
         status: open, completed, failed or suspended.
+        break_glass: the emergency override that a call in it met last, None if none did.
     """
 
     def __init__(self, record: SessionRecord, plane: Plane, options: Options, *, latch: Latch | None) -> None:
@@ -63,6 +65,7 @@ class Session:
         self.options = options
         self.latch = latch
         self.resume_token = ""
+        self.break_glass: BreakGlass | None = None
         self.correlation = Correlation(
             session_id=record.session_id,
             agent_uuid=record.agent_uuid,
@@ -72,6 +75,10 @@ class Session:
 
     def __repr__(self) -> str:
         return f"Session({self.session_id!r}, name={self.name!r}, status={self.status!r})"
+
+    def note_break_glass(self, break_glass: BreakGlass) -> None:
+        """Note that a call met an emergency override, whether or not it went on under it."""
+        self.break_glass = break_glass
 
     @property
     def task_id(self) -> str:

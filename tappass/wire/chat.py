@@ -81,6 +81,7 @@ class ChatChunk(msgspec.Struct, frozen=True, kw_only=True):
     tool_calls: tuple[ToolCall, ...] = ()
     finish_reason: str = ""
     usage: Usage | None = None
+    break_glass: BreakGlass | None = None
 
     def __str__(self) -> str:
         return self.content

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 ENFORCE, OBSERVE = "enforce", "observe"
+TIERS = ("untrusted", "limited", "standard", "trusted", "privileged")
 
 
 class Opening(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,12 +6,13 @@ import uuid
 
 import msgspec
 
+from tappass.wire import sessions
 from tappass.wire.codec import canonical
 
 ALLOW, BLOCK, REDACT = "allow", "block", "redact"
 REQUIRE_TIER, REQUIRE_APPROVAL = "require_tier", "require_approval"
 EFFECTS = (ALLOW, BLOCK, REDACT, REQUIRE_TIER, REQUIRE_APPROVAL)
-TIERS = ("untrusted", "limited", "standard", "trusted", "privileged")
+TIERS = sessions.TIERS
 
 FLAG = "flag"
 CATEGORIES = ("secrets", "pii", "injection")

@@ -61,6 +61,10 @@ SETTINGS_TOML = """\
 [agent]
 # name = ""                     # who acts where code names nobody; "" stands for "default"
 
+[tools]
+# integrity = "record"          # a function whose source changed runs, on record; or "first-use", or "approve"
+# mcp_integrity = "first-use"   # an MCP server's tool whose definition changed waits for `tappass tools approve`
+
 [server]
 # url = "http://127.0.0.1:9620" # what audit_url begins with
 
