@@ -10,7 +10,20 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from tappass.cli import agents, approvers, audit, breakglass, demo, doctor, init, model, policy, sessions, tools
+from tappass.cli import (
+    agents,
+    approvals,
+    approvers,
+    audit,
+    breakglass,
+    demo,
+    doctor,
+    init,
+    model,
+    policy,
+    sessions,
+    tools,
+)
 from tappass.cli.exits import INTERRUPTED, report
 
 
@@ -77,6 +90,7 @@ app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.add_typer(policy.app, name="policy")
 app.add_typer(sessions.app, name="sessions")
+app.add_typer(approvals.app, name="approvals")
 app.add_typer(agents.app, name="agents")
 app.add_typer(tools.app, name="tools")
 app.add_typer(breakglass.app, name="break-glass")

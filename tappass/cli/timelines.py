@@ -9,7 +9,7 @@ from rich.tree import Tree
 
 from tappass.cli.console import inline, shown
 from tappass.engine.chat_arguments import prompt_text
-from tappass.engine.timeline import CallLine, SessionLine, Timeline
+from tappass.engine.timeline import ApprovalLine, CallLine, SessionLine, Timeline
 
 _VALUE, _ARGUMENTS = 60, 160
 STATUS_STYLES = {"completed": "green", "failed": "red", "suspended": "yellow", "open": "cyan"}
@@ -69,6 +69,8 @@ def _call(call: CallLine, *, full: bool) -> Text:
 
 
 def _outcome(call: CallLine) -> tuple[str, str]:
+    if call.outcome == "needs_approval":
+        return "HELD", "bold yellow"
     if call.outcome != "allow":
         return ("BLOCKED" if call.outcome == "block" else call.outcome.upper(), "bold red")
     if call.unsettled:
@@ -98,6 +100,8 @@ def _remarks(call: CallLine) -> Iterator[tuple[str, str]]:
         yield f"observed: would be {shown(call.would_be)}", "yellow"
     if call.outcome != "allow":
         yield "nothing ran", "dim"
+    if call.approval is not None:
+        yield from _approval(call.approval, held=call.outcome == "needs_approval")
     if call.classification:
         yield shown(call.classification), "magenta"
     if call.findings:
@@ -118,6 +122,22 @@ def _remarks(call: CallLine) -> Iterator[tuple[str, str]]:
         yield duration(call.duration_us), "dim"
 
 
+def _approval(approval: ApprovalLine, *, held: bool) -> Iterator[tuple[str, str]]:
+    """Say of a held call what people said, of a resumed one whose yes let it run."""
+    name, by = shown(approval.approval_id), ", ".join(shown(vote.by) for vote in approval.votes)
+    if not held:
+        yield f"resumed by {name}, approved by {by}", "green"
+        return
+    if approval.state == "pending":
+        yield f"waits for people until {minute(approval.expires_at)}: {name}", "yellow"
+    else:
+        state = "approved" if approval.state == "redeemed" else approval.state
+        yield f"{name} {state}", "green" if state == "approved" else "red"
+    for vote in approval.votes:
+        said = "approved" if vote.vote == "approve" else "denied"
+        yield f"{shown(vote.by)} {said}" + (f": {shown(vote.reason, limit=_VALUE)}" if vote.reason else ""), "cyan"
+
+
 def counts(findings: tuple[str, ...]) -> str:
     """Return `("EMAIL:2", "US_SSN:1")` as `2 EMAIL, US_SSN`."""
     parts = (finding.rpartition(":") for finding in findings)
@@ -126,7 +146,7 @@ def counts(findings: tuple[str, ...]) -> str:
 
 def summary(session: SessionLine) -> str:
     """Return the counts of one session in words."""
-    return _words(session.calls, session.refused, session.unsettled)
+    return _words(session.calls, session.refused, session.held, session.unsettled)
 
 
 def totals(timeline: Timeline) -> str:
@@ -134,14 +154,15 @@ def totals(timeline: Timeline) -> str:
     return _words(*map(sum, zip(*_counts(timeline), strict=True)))
 
 
-def _counts(timeline: Timeline) -> Iterator[tuple[int, int, int]]:
+def _counts(timeline: Timeline) -> Iterator[tuple[int, int, int, int]]:
     session = timeline.session
-    yield session.calls, session.refused, session.unsettled
+    yield session.calls, session.refused, session.held, session.unsettled
     for child in timeline.children:
         yield from _counts(child)
 
 
-def _words(calls: int, refused: int, unsettled: int) -> str:
+def _words(calls: int, refused: int, held: int, unsettled: int) -> str:
     words = [f"{calls} {'call' if calls == 1 else 'calls'}"]
-    words += [f"{count} {what}" for count, what in ((refused, "refused"), (unsettled, "unsettled")) if count]
+    others = ((refused, "refused"), (held, "held"), (unsettled, "unsettled"))
+    words += [f"{count} {what}" for count, what in others if count]
     return ", ".join(words)

@@ -13,6 +13,8 @@ _PAGE = 1000
 _CHILDREN = "SELECT session_id FROM session WHERE parent = ? ORDER BY opened_at, session_id"
 _COUNTS = (
     "SELECT session_id, sum(type = 'call.decided'), sum(type = 'call.ended'),"
+    # No text in a leaf can look like this: its quotes are escaped there.
+    " sum(type = 'call.decided' AND instr(bytes, CAST('\"outcome\":\"needs_approval\"' AS BLOB)) > 0),"
     " (SELECT count(*) FROM open_call WHERE open_call.session_id = leaf.session_id) FROM leaf"
     " WHERE session_id IN ({}) GROUP BY session_id"
 )
@@ -20,6 +22,24 @@ _NAMES = "SELECT agent_uuid, name FROM agent WHERE agent_uuid IN ({})"
 _SAID = "SELECT seq, body FROM leaf WHERE session_id = ? AND body IS NOT NULL"
 # A parent that is its own descendant cannot be written by this plane; a forged database could hold one.
 _DEEPEST = 50
+
+
+class VoteLine(msgspec.Struct, frozen=True, kw_only=True):
+    """What one person said about an approval; `reason` is "" if its content is not kept."""
+
+    by: str
+    vote: str
+    at: str
+    reason: str = ""
+
+
+class ApprovalLine(msgspec.Struct, frozen=True, kw_only=True):
+    """The approval that a call waited for, or that let it run; `state` is where it got to in this session."""
+
+    approval_id: str
+    state: str = "pending"
+    expires_at: str = ""
+    votes: tuple[VoteLine, ...] = ()
 
 
 class CallLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +70,7 @@ class CallLine(msgspec.Struct, frozen=True, kw_only=True):
     result_findings: tuple[str, ...] = ()
     model: str = ""
     tokens: tuple[int, ...] = ()
+    approval: ApprovalLine | None = None
 
     @property
     def unsettled(self) -> bool:
@@ -72,6 +93,7 @@ class SessionLine(msgspec.Struct, frozen=True, kw_only=True):
     calls: int
     refused: int
     unsettled: int
+    held: int = 0
 
 
 class Timeline(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,14 +124,14 @@ def session_lines(read: Reader, rows: list[SessionRow]) -> list[SessionLine]:
     if not rows:
         return []
     ids = [row.session_id for row in rows]
-    # What was decided and neither ended nor is open was refused.
+    # What was decided, not held for people, and neither ended nor is open was refused.
     counts = {
-        session_id: (decided, decided - ended - unsettled, unsettled)
-        for session_id, decided, ended, unsettled in read.query(_COUNTS.format(_marks(ids)), ids)
+        session_id: (decided, decided - ended - held - unsettled, unsettled, held)
+        for session_id, decided, ended, held, unsettled in read.query(_COUNTS.format(_marks(ids)), ids)
     }
     agents = sorted({row.agent_uuid for row in rows})
     names: dict[str, str] = dict(read.query(_NAMES.format(_marks(agents)), agents))
-    return [_line(row, names.get(row.agent_uuid, ""), counts.get(row.session_id, (0, 0, 0))) for row in rows]
+    return [_line(row, names.get(row.agent_uuid, ""), counts.get(row.session_id, (0, 0, 0, 0))) for row in rows]
 
 
 def _marks(values: list[str]) -> str:
@@ -118,7 +140,7 @@ def _marks(values: list[str]) -> str:
 
 def _line(row: SessionRow, agent: str, counts: tuple[int, ...]) -> SessionLine:
     fields = {name: getattr(row, name) for name in SessionLine.__struct_fields__ if hasattr(row, name)}
-    return SessionLine(**fields, agent=agent, calls=counts[0], refused=counts[1], unsettled=counts[2])
+    return SessionLine(**fields, agent=agent, calls=counts[0], refused=counts[1], unsettled=counts[2], held=counts[3])
 
 
 def timeline(read: Reader, session_id: str, *, depth: int = 0) -> Timeline | None:
@@ -160,14 +182,42 @@ def _contents(read: Reader, session_id: str) -> dict[int, dict[str, Any]]:
 
 def _calls(events: list[AuditEvent], contents: dict[int, dict[str, Any]]) -> tuple[CallLine, ...]:
     endings = {event.task_id: event for event in events if event.type == "call.ended"}
-    decided = (event for event in events if event.type == "call.decided")
-    return tuple(_call(event, endings.get(event.task_id), contents.get(event.seq, {})) for event in decided)
+    approvals = _approvals(events, contents)
+    lines: list[CallLine] = []
+    for event in events:
+        if event.type == "call.decided":
+            # A call that waited was decided twice: only the yes can have an ending.
+            ending = endings.get(event.task_id) if event.outcome == "allow" else None
+            lines.append(_call(event, ending, contents.get(event.seq, {}), approvals.get(event.approval_id)))
+    return tuple(lines)
 
 
-def _call(event: AuditEvent, ending: AuditEvent | None, said: dict[str, Any]) -> CallLine:
+_STATES = {f"approval.{state}": state for state in ("denied", "expired", "redeemed")} | {"approval.granted": "approved"}
+
+
+def _approvals(events: list[AuditEvent], contents: dict[int, dict[str, Any]]) -> dict[str, ApprovalLine]:
+    """Return what became of each approval that this session asked for, by its id."""
+    found: dict[str, ApprovalLine] = {}
+    for event in events:
+        if not event.approval_id or not event.type.startswith("approval."):
+            continue
+        line = found.get(event.approval_id) or ApprovalLine(approval_id=event.approval_id)
+        if event.type == "approval.requested":
+            line = msgspec.structs.replace(line, expires_at=event.details.get("expires_at", ""))
+        elif event.type == "approval.voted":
+            reason = contents.get(event.seq, {}).get("reason") or ""
+            vote = VoteLine(by=event.actor, vote=event.details.get("vote", ""), at=event.at, reason=reason)
+            line = msgspec.structs.replace(line, votes=(*line.votes, vote))
+        found[event.approval_id] = msgspec.structs.replace(line, state=_STATES.get(event.type, line.state))
+    return found
+
+
+def _call(
+    event: AuditEvent, ending: AuditEvent | None, said: dict[str, Any], approval: ApprovalLine | None
+) -> CallLine:
     taken = ("task_id", "seq", "at", "kind", "name", "server", "outcome", "would_be", "rules", "blocked_by")
     fields = {name: getattr(event, name) for name in (*taken, "classification", "obligations", "findings")}
     if ending is not None:
         fields |= {name: getattr(ending, name) for name in ("status", "duration_us", "error_type", "model", "tokens")}
         fields |= {"withheld_by": ending.blocked_by, "result_findings": ending.findings}
-    return CallLine(**fields, arguments=said.get("arguments"))
+    return CallLine(**fields, arguments=said.get("arguments"), approval=approval)

@@ -20,6 +20,7 @@ from tappass.engine.approvals import (
 from tappass.engine.approver import Approver
 from tappass.engine.hopping import hop
 from tappass.engine.leaves import Leaves
+from tappass.engine.policy.document import Rule, from_bundle
 from tappass.engine.store.sqlite import SqliteStore
 from tappass.engine.store.transaction import Tx
 from tappass.errors import TapPassConfigError
@@ -30,7 +31,8 @@ _LIST = (
     "SELECT approval.approval_id, approval.session_id, approval.task_id, approval.state, approval.action,"
     " approval.rules, approval.message, approval.approvers, approval.requested_at, approval.expires_at,"
     " approval.decided_at, approval.redeemed_at, agent.name, (SELECT count(*) FROM approval_vote"
-    " WHERE approval_vote.approval_id = approval.approval_id AND vote = 'approve') FROM approval"
+    " WHERE approval_vote.approval_id = approval.approval_id AND vote = 'approve'), approval.pipeline_uuid,"
+    " approval.requested_by, approval.definition_digest, approval.action_hmac FROM approval"
     " LEFT JOIN agent ON agent.agent_uuid = approval.agent_uuid WHERE approval.org_id = ?"
 )
 _VOTES = (
@@ -49,6 +51,7 @@ _DECIDE = (
 _STATE = "SELECT state, expires_at FROM approval WHERE org_id = ? AND approval_id = ?"
 _SESSION_OF = "SELECT session_id FROM approval WHERE org_id = ? AND approval_id = ?"
 _STALE = "SELECT approval_id FROM approval WHERE org_id = ? AND state IN ('pending', 'approved') AND expires_at <= ?"
+_RULES = "SELECT bundle FROM policy_version WHERE org_id = ? AND pipeline_uuid = ?"
 POLL_S = 0.2
 
 
@@ -62,7 +65,10 @@ class Vote(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
-    """An approval as people read it; `action` is exactly what will run, null once that is decided."""
+    """An approval as people read it; `action` is exactly what will run, null once that is decided.
+
+    `action_digest` is what it is bound to: a keyed hash of the whole action, which tells nobody what it was.
+    """
 
     approval_id: str
     session_id: str
@@ -78,6 +84,10 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     redeemed_at: str
     agent: str
     approved_by: int
+    pipeline_uuid: str = ""
+    requested_by: str = ""
+    definition_digest: str = ""
+    action_digest: str = ""
     votes: tuple[Vote, ...] = ()
 
 
@@ -116,6 +126,13 @@ class Voting:
             for by, vote, reason, at in self._store.read.query(_VOTES, (approval_id,))
         )
         return msgspec.structs.replace(_held(row), votes=votes)
+
+    def asking(self, held: Held) -> tuple[Rule, ...]:
+        """Return the rules that asked for an approval, as they were written then."""
+        row = self._store.read.row(_RULES, (self._leaves.org_id, held.pipeline_uuid))
+        if row is None:
+            return ()
+        return tuple(rule for rule in from_bundle(row[0]).rules if rule.id in held.rules)
 
     def approve(self, approval_id: str, by: Approver, reason: str) -> Held:
         """Agree; the call may run once as many distinct people have as its rule asks for.
@@ -249,6 +266,15 @@ async def await_decision(voting: Voting, token: str, timeout_s: float) -> str:
 def _held(row: tuple[Any, ...]) -> Held:
     action = msgspec.json.decode(row[4]) if row[4] is not None else None
     rules = msgspec.json.decode(row[5], type=Asking).ids
-    rest = dict(zip(Held.__struct_fields__[6:14], row[6:], strict=True))
+    rest = dict(zip(Held.__struct_fields__[6:17], row[6:-1], strict=True))
     rest["agent"] = rest["agent"] or ""
-    return Held(approval_id=row[0], session_id=row[1], task_id=row[2], state=row[3], action=action, rules=rules, **rest)
+    return Held(
+        approval_id=row[0],
+        session_id=row[1],
+        task_id=row[2],
+        state=row[3],
+        action=action,
+        rules=rules,
+        action_digest=bytes(row[-1] or b"").hex(),
+        **rest,
+    )
