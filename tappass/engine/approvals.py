@@ -184,47 +184,45 @@ class ApprovalGate:
 
     def _ask(self, tx: Tx, judged: Judgement) -> None:
         """Write a pending approval with the whole action: people see exactly what will run."""
-        action, record = judged.request.action, judged.opened.record
         terms = judged.verdict.approval or ApprovalTerms()
         approval_id = self._ids.new("apr")
-        now_ns = self._clock.time_ns()
-        expires_at = rfc3339(now_ns + (terms.expires_in_s or EXPIRES_IN_S) * 1_000_000_000)
-        by = tx.execute(_REGISTERED_BY, (record.agent_uuid,)).fetchone()
-        details = {"approvers": str(terms.approvers), "expires_at": expires_at}
+        expires_in_s = terms.expires_in_s or EXPIRES_IN_S
+        expires_at = rfc3339(self._clock.time_ns() + expires_in_s * 1_000_000_000)
+        asking = asking_of(judged)
         leaf = self._leaves.of(
             judged.opened.leaf,
             "approval.requested",
             task_id=judged.request.task_id,
             approval_id=approval_id,
-            name=action.name,
-            rules=asking_of(judged).ids,
-            details=details,
+            name=judged.request.action.name,
+            rules=asking.ids,
+            details={"approvers": str(terms.approvers), "expires_at": expires_at},
         )
         written = tx.append(leaf)
-        tx.execute(
-            _NEW,
-            (
-                approval_id,
-                self._leaves.org_id,
-                self._leaves.project_id,
-                record.session_id,
-                judged.request.task_id,
-                record.agent_uuid,
-                record.pipeline_uuid,
-                canonical(msgspec.structs.replace(action, arguments=kept(action))),
-                self._digest(action),
-                action.definition_digest,
-                hashlib.sha256(self.token(approval_id).encode()).digest(),
-                canonical(asking_of(judged)).decode(),
-                terms.message,
-                by[0] if by else "",
-                terms.approvers,
-                written.at,
-                expires_at,
-                written.seq,
-            ),
-        )
+        asked = (terms.message, self._requester(tx, judged), terms.approvers, written.at, expires_at, written.seq)
+        tx.execute(_NEW, (approval_id, *self._bound(judged, approval_id), canonical(asking).decode(), *asked))
         self._hold(judged, approval_id, expires_at)
+
+    def _bound(self, judged: Judgement, approval_id: str) -> tuple[Any, ...]:
+        """Return what an approval is bound to, in the order of its columns."""
+        action, record = judged.request.action, judged.opened.record
+        return (
+            self._leaves.org_id,
+            self._leaves.project_id,
+            record.session_id,
+            judged.request.task_id,
+            record.agent_uuid,
+            record.pipeline_uuid,
+            canonical(msgspec.structs.replace(action, arguments=kept(action))),
+            self._digest(action),
+            action.definition_digest,
+            hashlib.sha256(self.token(approval_id).encode()).digest(),
+        )
+
+    def _requester(self, tx: Tx, judged: Judgement) -> str:
+        """Return who registered the agent that asks, "" if nobody did; they may not approve."""
+        row = tx.execute(_REGISTERED_BY, (judged.opened.record.agent_uuid,)).fetchone()
+        return str(row[0]) if row else ""
 
     def _hold(self, judged: Judgement, approval_id: str, expires_at: str) -> None:
         judged.approval_id = approval_id

@@ -118,7 +118,8 @@ class Approvers:
         if anew:
             path.unlink(missing_ok=True)
         fresh = not path.exists()
-        if fresh and not anew and self.exist():
+        # Looked for once more: another thread or process may have made both since.
+        if fresh and not anew and self.exist() and not path.exists():
             raise TapPassConfigError(
                 f"this database has an approver key, but not in {path}; set {VARIABLE}, "
                 f"or replace it with `tappass init --new-approver-key`"
