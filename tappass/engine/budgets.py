@@ -259,6 +259,6 @@ def _over(meter: Meter, used: int, takes: int, day: str) -> str:
     if used >= limit:
         return f"blocked: {words} is used up ({amount(meter.measure, used)} used)"
     return (
-        f"blocked: {words} has {quantity(meter.measure, limit - used)} left ({amount(meter.measure, used)} used), "
-        f"and this call may take {quantity(meter.measure, takes)}"
+        f"blocked: {words} has {amount(meter.measure, limit - used)} left ({amount(meter.measure, used)} used), "
+        f"and this call may take {amount(meter.measure, takes)}"
     )
