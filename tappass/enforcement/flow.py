@@ -5,11 +5,13 @@ The shape is httpx's `Auth.auth_flow`: a flow yields effects, a driver (sync or 
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from tappass.enforcement.action import Call, action_bytes, refused_with, status_of
 from tappass.enforcement.effects import Decide, Emit, End, Flow, OpenScanner, Pull, Run, Settle, Wait, do
 from tappass.enforcement.latch import latch_key
+from tappass.enforcement.listening import listens
 from tappass.enforcement.obligations import bounded, scan_of
 from tappass.enforcement.reading import Reading
 from tappass.enforcement.showing import released, show
@@ -120,21 +122,27 @@ def enforce_stream(call: Call) -> Flow[Any]:
 def pump(call: Call, decision: Decision, source: Any, scanner: Scanner | None) -> Flow[Any]:
     """Move items from a source to the caller until it ends, both ways: what the caller sends or throws goes in."""
     reading = Reading(call, decision, scanner) if scanner is not None else None
+    ready: deque[Any] = deque()
     pull = Pull(source)
     while not isinstance(item := (yield from do(pull)), End):
-        if reading is not None:
-            *before, item = reading.take(item)
-            for held in before:
-                yield from do(Emit(held))
-        try:
-            sent = yield from do(Emit(item))
-        except GeneratorExit:
-            raise
-        except BaseException as error:
-            pull = Pull(source, error=error)
+        if reading is None:
+            ready.append(item)
         else:
+            ready.extend(reading.take(item))
+            if reading.holds and listens(source):
+                # Its `yield` waits for the caller's word on this very item: something must stand for it now.
+                ready.append(reading.so_far())
+        pull = Pull(source)
+        while ready:
+            try:
+                sent = yield from do(Emit(ready.popleft()))
+            except GeneratorExit:
+                raise
+            except BaseException as error:
+                pull = Pull(source, error=error)
+                break
             pull = Pull(source, sent)
-    for held in reading.rest() if reading is not None else ():
+    for held in (*ready, *(reading.rest() if reading is not None else ())):
         yield from do(Emit(held))
     return item.value
 

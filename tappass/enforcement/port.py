@@ -26,6 +26,11 @@ class Scanner(Protocol):
         """What was replaced so far."""
         ...
 
+    @property
+    def shown(self) -> int:
+        """Up to where the text is shown, in code points from the start of the stream."""
+        ...
+
     def feed(self, text: str) -> str:
         """Take the next piece, return what is safe to show.
 

@@ -239,7 +239,7 @@ class StreamRedactor:
         self._redact, self._block, self._require = redact, frozenset(block), require
         self._findings: list[Finding] = []
         self._redactions: list[Redaction] = []
-        self._refused = ""
+        self._refused: Finding | None = None
         # Positions in the stream: where the buffer begins, up to where every match is known, up to where it is shown.
         self._buffer, self._base, self._known, self._shown = "", 0, 0, 0
         self._growing: _Span | None = None
@@ -253,6 +253,11 @@ class StreamRedactor:
     def redactions(self) -> tuple[Redaction, ...]:
         """What was replaced so far; positions as in `findings`."""
         return tuple(self._redactions)
+
+    @property
+    def shown(self) -> int:
+        """Up to where the text is shown or replaced; positions as in `findings`."""
+        return self._shown
 
     def feed(self, text: str) -> str:
         """Take the next piece of the stream; return what is safe to show.
@@ -292,7 +297,11 @@ class StreamRedactor:
         found = tuple(msgspec.structs.replace(f, where=where) for where, text in texts(value) for f in self._find(text))
         self._findings += found
         if (bad := next((f for f in found if self._blocks(f)), None)) is not None:
-            return Settlement(findings=found, withheld_by=bad.kind, reason=f"an item of its stream holds a {bad.kind}")
+            return Settlement(
+                findings=found,
+                withheld_by=_setting(bad),
+                reason=f"an item of its stream is withheld: it holds {bad.kind}",
+            )
         redactions = merge(f for f in found if self._replaces(f))
         self._redactions += redactions
         return Settlement(findings=found, redactions=redactions)
@@ -323,7 +332,7 @@ class StreamRedactor:
     def _take(self, finding: Finding) -> str:
         self._findings.append(finding)
         if self._blocks(finding):
-            self._refuse(finding.kind)
+            self._refuse(finding)
         if not self._replaces(finding):
             return ""
         span = finding.kind, finding.start, finding.end, f"[{finding.kind}]"
@@ -333,15 +342,15 @@ class StreamRedactor:
         self._growing = _Span(*span)
         return shown
 
-    def _refuse(self, kind: str) -> None:
+    def _refuse(self, finding: Finding) -> None:
         # What is held back must not outlive the refusal.
-        self._buffer, self._growing, self._refused = "", None, kind
+        self._buffer, self._growing, self._refused = "", None, finding
         self._raise_if_refused()
 
     def _raise_if_refused(self) -> None:
-        if self._refused:
-            reason = f"its stream holds a {self._refused}, which must not be shown"
-            raise PolicyBlockError(f"the stream was stopped: {reason}", blocked_by=self._refused, reason=reason)
+        if self._refused is not None:
+            reason = f"its stream is withheld: it holds {self._refused.kind}"
+            raise PolicyBlockError(f"the call ran, but {reason}", blocked_by=_setting(self._refused), reason=reason)
 
     def _close(self, span: _Span) -> str:
         text = self._text_up_to(span.start)
@@ -355,3 +364,8 @@ class StreamRedactor:
         text = self._buffer[max(0, self._shown - self._base) : end - self._base]
         self._shown = end
         return text
+
+
+def _setting(finding: Finding) -> str:
+    """Return the name of the setting that withholds a result for this finding."""
+    return f"detect.{finding.category}.result"

@@ -93,12 +93,14 @@ def unknown_obligation(obligation: object, name: str, ids: Correlation) -> Polic
 def withheld(settlement: Settlement, name: str, ids: Correlation) -> PolicyBlockError:
     """Return the block for a result that must not be seen; the call itself has run."""
     reason = settlement.reason or f"its result is withheld by `{settlement.withheld_by}`"
-    return PolicyBlockError(
+    error = PolicyBlockError(
         f"`{printable(name)}` ran, but {reason}; see {ids.audit_url}",
         blocked_by=settlement.withheld_by,
         reason=reason,
         correlation=ids,
     )
+    error.ran = True
+    return error
 
 
 def redacted(
@@ -107,7 +109,7 @@ def redacted(
     """Return the error that `raise_on_redaction` asked for."""
     kinds = ", ".join(sorted({r.kind for r in redactions}))
     where = "result" if ran else "arguments"
-    return RedactionApplied(
+    error = RedactionApplied(
         f"`{printable(name)}`: {kinds} redacted in its {where}; {'it ran' if ran else 'nothing ran'}; "
         f"see {ids.audit_url}",
         redactions=redactions,
@@ -115,3 +117,5 @@ def redacted(
         reason=f"{kinds} redacted in the {where}",
         correlation=ids,
     )
+    error.ran = ran
+    return error

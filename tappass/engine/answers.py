@@ -86,6 +86,11 @@ class AnswerScanner:
             msgspec.structs.replace(made, where=where) for where, part in self._parts() for made in part.redactions
         )
 
+    @property
+    def shown(self) -> int:
+        """Up to where the answer's text is shown."""
+        return self._text.shown
+
     def read(self, chunk: Chunk) -> tuple[str, tuple[ToolCallDelta, ...]]:
         """Return what is safe to show of the next chunk, and with its end what was held back.
 

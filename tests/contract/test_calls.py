@@ -284,3 +284,51 @@ def test_a_session_that_raises_closes_as_failed(plane, face):
 
     face.run(scenario)
     assert [e.status for e in plane.events(type="session.closed")] == ["failed"]
+
+
+def test_a_streams_items_stay_apart_under_redaction(plane, face):
+    names = [f"user{n}" for n in range(4)]
+
+    def body():
+        yield from names
+
+    async def scenario():
+        return await face.items(face.tool(body, name="list_users"))
+
+    plane.policy("version: 1\ndetect: {pii: {result: redact}, secrets: {result: redact}}")
+    assert face.run(scenario) == names
+
+
+def test_a_stream_that_is_withheld_says_what_ran_which_setting_and_where_the_record_is(plane, face):
+    plane.policy("version: 1\ndetect: {pii: {result: block}}")
+
+    def body():
+        yield from ("write to a", "nn@ac", "me.com", " or not")
+
+    async def scenario():
+        with pytest.raises(PolicyBlockError) as caught:
+            await face.items(face.tool(body, name="read"))
+        return caught.value
+
+    error = face.run(scenario)
+    assert error.blocked_by == "detect.pii.result"
+    assert error.ran
+    assert "`read` ran, but its stream is withheld: it holds EMAIL" in str(error)
+    assert error.audit_url
+    assert error.audit_url in str(error)
+    (decided,) = plane.events(type="call.decided")
+    assert error.task_id == decided.task_id
+
+
+def test_an_error_about_a_result_says_that_the_call_ran(plane, face):
+    async def scenario(**options):
+        read = face.tool(lambda: "mail ann@acme.com", name="read")
+        async with face.session(**options):
+            with pytest.raises((PolicyBlockError, RedactionApplied)) as caught:
+                await face.call(read)
+        return caught.value
+
+    plane.policy("version: 1\ndetect: {pii: {result: block}}")
+    assert face.run(scenario).ran is True
+    plane.policy("version: 1\ndetect: {pii: {result: redact}}")
+    assert face.run(lambda: scenario(raise_on_redaction=True)).ran is True

@@ -193,7 +193,7 @@ def test_a_blocked_kind_stops_the_stream_before_any_of_it_is_shown(name: str) ->
     with pytest.raises(PolicyBlockError) as caught:
         stream.feed("77 and the rest of it")
     assert "7" not in shown
-    assert caught.value.blocked_by == "SEVEN"
+    assert caught.value.blocked_by == "detect.secrets.result"
     assert "777" not in str(caught.value)
 
 
@@ -226,7 +226,7 @@ def test_an_item_that_is_not_text_is_inspected_where_it_stands() -> None:
     settlement = stream.inspect({"a": ["<b>"]}, opaque=False)
     assert settlement.redactions == (put("/a/0", 0, 3, "TAG"),)
     assert not settlement.withheld_by
-    assert stream.inspect({"a": 777}, opaque=False).withheld_by == "SEVEN"
+    assert stream.inspect({"a": 777}, opaque=False).withheld_by == "detect.secrets.result"
 
 
 @pytest.mark.parametrize(("require", "withheld_by"), [(True, "opaque-result"), (False, "")])
