@@ -16,6 +16,7 @@ from tappass.cli import (
     approvers,
     audit,
     breakglass,
+    budgets,
     demo,
     doctor,
     init,
@@ -88,6 +89,7 @@ def root(
 app.command("init")(init.init)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
+app.command("budgets")(budgets.budgets)
 app.add_typer(policy.app, name="policy")
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(approvals.app, name="approvals")
