@@ -61,6 +61,7 @@ class Latch:
         with self._lock:
             self.last = refusal
             if not isinstance(refusal, _CHANGEABLE) and not refusal_of_budget(refusal):
-                self._known[key] = refusal
+                # Without its traceback, which would keep every frame and argument on the way alive.
+                self._known[key] = copy.copy(refusal)
                 while len(self._known) > LIMIT:
                     self._known.popitem(last=False)

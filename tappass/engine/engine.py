@@ -18,7 +18,6 @@ from tappass.engine.sessions import Open, Sessions
 from tappass.engine.store.sqlite import SqliteStore
 from tappass.engine.store.transaction import Tx
 from tappass.engine.voting import Voting
-from tappass.errors import TapPassConfigError
 from tappass.wire.codec import canonical
 from tappass.wire.decisions import ALLOW, Decision, DecisionRequest
 from tappass.wire.endings import Ending, Settlement
@@ -131,8 +130,11 @@ class Engine:
             budgets=judged.budgets,
             traceparent=request.traceparent,
         )
-        body = self._content(
-            opened, {"arguments": kept(action, judged.findings), "types": action.types}, judged.findings, "/arguments"
+        body = inspection.stored(
+            opened.pipeline.settings,
+            {"arguments": kept(action, judged.findings), "types": action.types},
+            judged.findings,
+            "/arguments",
         )
         written = tx.append(event, body)
         if outcome == ALLOW:
@@ -147,17 +149,6 @@ class Engine:
             return None
         keys = (self.leaves.org_id, self.leaves.project_id, digest)
         return (*keys, definition.server, definition.name, canonical(definition))
-
-    def _content(self, opened: Open, value: Any, findings: tuple[Finding, ...], where: str) -> bytes | None:
-        """Return what is stored of a value: nothing, all, or all with every finding masked."""
-        keep = opened.pipeline.settings.audit.content
-        if keep == "none":
-            return None
-        try:
-            body = msgspec.json.encode(inspection.masked(value, findings, where) if keep == "redacted" else value)
-        except TapPassConfigError:
-            return None  # what cannot be masked is not kept
-        return body if len(body) <= opened.pipeline.settings.limits.content_bytes else None
 
     def settle(self, ending: Ending) -> Settlement:
         """Inspect a result and close the call's record; the record is written within 50 ms.
@@ -199,7 +190,9 @@ class Engine:
         )
         body = None
         if ending.result is not msgspec.UNSET and not ending.opaque:
-            body = self._content(opened, {"result": ending.result}, settlement.findings, "/result")
+            body = inspection.stored(
+                opened.pipeline.settings, {"result": ending.result}, settlement.findings, "/result"
+            )
 
         def write(tx: Tx) -> None:
             if tx.execute(_ENDED, (ending.task_id, ending.session_id)).rowcount:

@@ -32,30 +32,42 @@ async def hop(function: Callable[[T], R], argument: T) -> R:
     return await anyio.to_thread.run_sync(function, argument, limiter=limiter())
 
 
-async def hop_to_the_end(function: Callable[[T], R], argument: T) -> R:
+async def hop_to_the_end(function: Callable[[T], R], argument: T, *, must: bool = False) -> R:
     """Call a blocking function on a thread; if the caller is cancelled meanwhile, wait for it all the same.
 
     anyio shields the thread from its own cancellation; asyncio's `task.cancel()` knows no shield, so the wait is
-    repeated here, bounded.
+    repeated here, bounded. A cancelled caller that comes before the thread has begun keeps it from beginning, or, if
+    it `must` be done, does it at once.
     """
-    running: list[bool] = []
+    ticket, ended = [True], []
 
     def run(value: T) -> R:
-        running.append(True)
+        if not _taken(ticket):
+            raise RuntimeError("the caller has left")
         try:
             return function(value)
         finally:
-            running.clear()
+            ended.append(True)
 
     try:
         return await anyio.to_thread.run_sync(run, argument, limiter=limiter())
     except BaseException:
-        if running:
+        if not _taken(ticket):
             with anyio.move_on_after(WAIT_S, shield=True):
-                await _until_idle(running)
+                await _until(ended)
+        elif must:
+            function(argument)
         raise
 
 
-async def _until_idle(running: list[Any]) -> None:
-    while running:  # noqa: ASYNC110 (set from a thread that knows of no event loop)
+def _taken(ticket: list[bool]) -> bool:
+    """Take the one ticket; of two threads, one only gets it."""
+    try:
+        return ticket.pop()
+    except IndexError:
+        return False
+
+
+async def _until(ended: list[Any]) -> None:
+    while not ended:  # noqa: ASYNC110 (set from a thread that knows of no event loop)
         await anyio.sleep(0.001)

@@ -11,6 +11,8 @@ from tappass.enforcement.projection import escape
 from tappass.enforcement.redaction import StreamRedactor, merge, redact_value
 from tappass.engine.detect.detectors import CONTEXT, Detectors, expand
 from tappass.engine.policy.facts import Verdict
+from tappass.engine.settings import Settings
+from tappass.errors import TapPassConfigError
 from tappass.wire.decisions import Action
 from tappass.wire.endings import Settlement
 from tappass.wire.findings import Finding
@@ -83,6 +85,25 @@ def settlement(detectors: Detectors, scan: ScanResult, result: Any, opaque: bool
         )
     masked_kinds = kinds_of(scan.redact)
     return Settlement(findings=findings, redactions=merge(f for f in findings if f.kind in masked_kinds))
+
+
+def stored(settings: Settings, value: Any, findings: tuple[Finding, ...], where: str = "") -> bytes | None:
+    """Return what is stored beside a leaf: nothing, all, or all with every finding masked.
+
+    Args:
+        settings: they say which.
+        value: the content; the inspected value stands in it at `where`.
+        findings: what was seen, with pointers into the inspected value.
+        where: a JSON pointer.
+    """
+    keep = settings.audit.content
+    if keep == "none":
+        return None
+    try:
+        body = msgspec.json.encode(masked(value, findings, where) if keep == "redacted" else value)
+    except TapPassConfigError:
+        return None  # what cannot be masked is not kept
+    return body if len(body) <= settings.limits.content_bytes else None
 
 
 def masked(value: Any, findings: tuple[Finding, ...], where: str) -> Any:

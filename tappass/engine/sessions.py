@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import uuid
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
+from tappass.enforcement.projection import Unprojectable, project
+from tappass.engine import inspection
 from tappass.engine.leaves import Leaves
 from tappass.engine.pipelines import Pipeline, Pipelines
 from tappass.engine.store.sqlite import SqliteStore
 from tappass.engine.store.transaction import Tx
 from tappass.errors import TapPassConfigError
-from tappass.wire.codec import canonical
 from tappass.wire.events import AuditEvent
 from tappass.wire.ids import Clock, Ids, rfc3339
 from tappass.wire.sessions import ENFORCE, OBSERVE, Opening, SessionRecord
@@ -63,7 +65,7 @@ class Sessions:
         self._clock = clock
         self._ids = ids
         self._open: dict[str, Open] = {}
-        self._closed: dict[str, Open] = {}
+        self._closed: OrderedDict[str, Open] = OrderedDict()
 
     def open(self, opening: Opening) -> Open:
         """Open a session, durably; an id that is open already is answered as it is.
@@ -76,8 +78,11 @@ class Sessions:
             return known
         pipeline = self._pipelines.current()
         mode = self._mode(opening, pipeline)
+        told = _told(opening)
         session_id = opening.id or self._ids.new("ses")
         name = opening.agent or pipeline.settings.agent.name or DEFAULT_AGENT
+        told["agent"] = name
+        body = inspection.stored(pipeline.settings, told, pipeline.detectors.inspect(told))
 
         def write(tx: Tx) -> Open:
             agent_uuid, tier, framework = self._agent(tx, name)
@@ -93,8 +98,8 @@ class Sessions:
                 parent=opening.parent,
             )
             leaf = self._common(record)
-            self._write(tx, opening, record, leaf)
-            return Open(record, pipeline, framework, dict(opening.metadata), opening.implicit, leaf)
+            self._write(tx, opening, record, leaf, body)
+            return Open(record, pipeline, framework, told["metadata"], opening.implicit, leaf)
 
         opened = self._store.run(write)
         self._open[session_id] = opened
@@ -133,10 +138,9 @@ class Sessions:
             mode=record.mode,
         )
 
-    def _write(self, tx: Tx, opening: Opening, record: SessionRecord, leaf: AuditEvent) -> None:
+    def _write(self, tx: Tx, opening: Opening, record: SessionRecord, leaf: AuditEvent, body: bytes | None) -> None:
         event = self._leaves.of(leaf, "session.opened", kind=opening.kind, tier=record.tier, actor=record.agent)
-        content = {"name": record.name, "agent": record.agent, "metadata": opening.metadata}
-        event = tx.append(event, canonical(content))
+        event = tx.append(event, body)
         tx.execute(
             _OPEN,
             (
@@ -223,4 +227,16 @@ class Sessions:
         self._closed[session_id] = opened
         self._open.pop(session_id, None)
         while len(self._closed) > _REMEMBERED:
-            self._closed.pop(next(iter(self._closed)), None)
+            self._closed.popitem(last=False)  # at once: other threads close sessions too
+
+
+def _told(opening: Opening) -> dict[str, Any]:
+    """Return what is stored of an opening, in JSON types."""
+    try:
+        told: dict[str, Any] = project({"name": opening.name, "metadata": opening.metadata}, "", {}, {})
+        project(opening.agent, "", {}, {})
+    except Unprojectable as error:
+        raise TapPassConfigError(
+            f"the session was not opened: its name, agent or metadata cannot be recorded ({error.why}); use JSON types"
+        ) from None
+    return told

@@ -245,7 +245,7 @@ class AsyncTurn:
     async def settle(self, ending: Ending) -> Settlement:
         """Tell the engine; a large answer is inspected on a thread."""
         if _is_large(ending):
-            return await hop_to_the_end(self._turn.settle, ending)
+            return await hop_to_the_end(self._turn.settle, ending, must=True)
         return self._turn.settle(ending)
 
 

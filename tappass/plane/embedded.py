@@ -14,7 +14,7 @@ from tappass.engine.audit.checkpoint import Checkpointer
 from tappass.engine.audit.keys import LogKey, equality_key, log_key
 from tappass.engine.engine import Engine
 from tappass.engine.gateway import Gateway
-from tappass.engine.hopping import hop, hop_to_the_end
+from tappass.engine.hopping import hop_to_the_end
 from tappass.engine.integrity import Integrity
 from tappass.engine.leaves import Leaves
 from tappass.engine.override import Overriding
@@ -142,8 +142,15 @@ class AsyncFace:
         self.scanner = self._engine.scanner
 
     async def open(self, opening: Opening) -> SessionRecord:
-        """Open a session, durably."""
-        return await hop(self._engine.open, opening)
+        """Open a session, durably; one that a cancelled caller never gets is closed again."""
+        opened: list[SessionRecord] = []
+        try:
+            await hop_to_the_end(lambda asked: opened.append(self._engine.open(asked)), opening)
+        except BaseException:
+            for record in opened:
+                self._engine.close(record.session_id, "failed")
+            raise
+        return opened[0]
 
     async def resume(self, token: str) -> SessionRecord:
         """Reopen the session whose call an approval holds, durably."""
@@ -160,12 +167,12 @@ class AsyncFace:
     async def settle(self, ending: Ending) -> Settlement:
         """Inspect a result and close the call's record; only a large result leaves the event loop."""
         if ending.scan is not None and _is_large(ending.result):
-            return await hop_to_the_end(self._engine.settle, ending)
+            return await hop_to_the_end(self._engine.settle, ending, must=True)
         return self._engine.settle(ending)
 
     async def close(self, session_id: str, status: str) -> None:
         """Close a session, durably."""
-        await hop_to_the_end(lambda _: self._engine.close(session_id, status), None)
+        await hop_to_the_end(lambda _: self._engine.close(session_id, status), None, must=True)
 
     async def chat(self, request: ChatRequest) -> ChatResponse:
         """Take one governed chat turn."""

@@ -38,10 +38,12 @@ class Registry:
             if not self._armed:
                 # Not at import: that must stay free of side effects.
                 os.register_at_fork(after_in_child=self._after_fork)
-                atexit.register(self.shutdown)
                 self._armed = True
             if url not in self._planes:
                 self._planes[url] = make()
+                # Last come, first called: sessions are closed before a store, loaded by `make`, closes itself.
+                atexit.unregister(self.shutdown)
+                atexit.register(self.shutdown)
             return self._planes[url]
 
     def forget_plane(self, url: str) -> None:
