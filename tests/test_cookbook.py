@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 COOKBOOK = Path(__file__).resolve().parent.parent / "cookbook"
-RECIPES = sorted(COOKBOOK.glob("0*.py"))
+RECIPES = sorted(COOKBOOK.glob("[0-9]*.py"))
 
 
 def run(recipe: Path, directory: Path, **more: str) -> subprocess.CompletedProcess[str]:

@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import pytest
 
 from tappass.engine import local_install
 
-pytestmark = pytest.mark.xdist_group("demo")
+pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.alone]
 
+ROOT = Path(__file__).resolve().parents[1]
 OUTSIDER = "remittance@corvus-payments.example"
 PERSONAL = ("dana.okafor", "536-22-8714", "4111 1111", "maja.lindqvist", "posten.example", "jordan.ellis", OUTSIDER)
 
@@ -29,7 +31,8 @@ class Story:
         self.directory, self.printed = directory, printed
         (self.export,) = (directory / "audit").glob("tappass-log_*.jsonl")
         lines = [json.loads(line) for line in self.export.read_text().splitlines()]
-        self.leaves: list[dict[str, Any]] = [line for line in lines if "seq" in line]
+        # A leaf leaves out what is empty.
+        self.leaves: list[dict[str, Any]] = [defaultdict(str, line) for line in lines if "seq" in line]
         contents = [line["_content"] for line in lines if "_content" in line]
         self.contents = {each["seq"]: json.loads(base64.b64decode(each["body"])) for each in contents}
 
@@ -134,12 +137,15 @@ def test_nothing_personal_is_in_the_record_or_in_what_left(story: Story) -> None
 
 
 def test_the_timeline_shows_the_session_as_it_was(story: Story) -> None:
-    (opened, *children) = (leaf for leaf in story.leaves if leaf["type"] == "session.opened")
+    opened, *later = (leaf for leaf in story.leaves if leaf["type"] == "session.opened")
+    children = [leaf for leaf in later if leaf["parent"]]
     assert len(children) == 5
     assert {child["parent"] for child in children} == {opened["session_id"]}
     _, _, record = story.printed.partition("── The record")
-    shown = record.partition("── The proof")[0]
-    assert shown.count("allowed  ") == len([leaf for leaf in story.leaves if leaf["type"] == "call.ended"])
+    shown = record.partition("── A payment")[0]
+    inside = {opened["session_id"], *(child["session_id"] for child in children)}
+    ended = [leaf for leaf in story.leaves if leaf["type"] == "call.ended" and leaf["session_id"] in inside]
+    assert shown.count("allowed  ") == len(ended)
     assert shown.count("BLOCKED  ") == 1
     assert "29 calls, 1 refused" in shown
     assert "unsettled" not in shown
@@ -147,7 +153,7 @@ def test_the_timeline_shows_the_session_as_it_was(story: Story) -> None:
 
 def test_the_log_verified_and_the_forged_copy_was_found_out(story: Story) -> None:
     assert f"verified: {len(story.leaves)} events" in story.printed
-    (blocked,) = (leaf for leaf in story.leaves if leaf.get("outcome") == "block")
+    blocked = next(leaf for leaf in story.leaves if leaf.get("outcome") == "block")
     assert f"NOT VERIFIED: event {blocked['seq']}" in story.printed
 
 
@@ -171,9 +177,60 @@ def test_the_commands_at_the_end_work_as_printed_from_anywhere(story: Story, tmp
     assert codes == [0, 0, 1]
 
 
-def test_it_took_less_than_two_minutes(story: Story) -> None:
-    (seconds,) = re.findall(r"── Done in (\d+) s", story.printed)
-    assert int(seconds) < 120
+def test_the_payment_that_people_decided_ran_once_in_another_process(story: Story) -> None:
+    held, ran, again = [
+        call for call in story.decided("pay") if call["approval_id"] or call["blocked_by"].startswith("a")
+    ]
+    assert (held["outcome"], ran["outcome"], again["outcome"]) == ("needs_approval", "allow", "block")
+    assert held["session_id"] == ran["session_id"] == again["session_id"]
+    assert held["approval_id"] == ran["approval_id"]
+    assert again["blocked_by"] == "approval-used"
+    kinds = [leaf["type"] for leaf in story.leaves if leaf["approval_id"] and leaf["type"].startswith("approval.")]
+    assert kinds == ["approval.requested", "approval.voted", "approval.granted", "approval.redeemed"]
+    (granted,) = (leaf for leaf in story.leaves if leaf["type"] == "approval.granted")
+    assert granted["actor"].startswith("os:")
+    assert story.ending(ran)["status"] == "completed"
+    processes = re.findall(r"^process (\d+) ends$", story.printed, re.MULTILINE)
+    assert len(processes) == len(set(processes)) == 5
+    payments = (story.directory / "payments.csv").read_text().splitlines()
+    assert payments == [
+        "brightline-20331.txt,GBP,2103.36",
+        "corvus-88213.txt,USD,1510.20",
+        "lindqvist-4402.txt,EUR,960.00",
+        "meridian-0096.txt,USD,1075.00",
+        "helios-7741.txt,EUR,4022.20",
+        "emergency-generator,EUR,9000.00",
+    ]
+
+
+def test_the_approver_saw_exactly_what_ran(story: Story) -> None:
+    shown = story.printed.partition("── A payment that people decide")[2].partition("A new process")[0]
+    for part in ("amount = 4022.2\n", 'currency = "EUR"', 'invoice = "helios-7741.txt"', "rule     large-payments ("):
+        assert part in shown
+    assert "The demo answered for you" in shown
+
+
+def test_the_tool_that_changed_did_not_run(story: Story) -> None:
+    (caught,) = (call for call in story.decided("pay") if call["blocked_by"] == "tool-integrity")
+    pinned = {leaf["definition"] for leaf in story.leaves if leaf["type"] == "pin.approved" and leaf["name"] == "pay"}
+    assert caught["outcome"] == "block"
+    assert caught["definition"] not in pinned
+    assert len(pinned) == 1
+    assert "is not the tool that was approved: its definition has changed" in story.printed
+    assert (story.directory / "payment_agent.py").read_bytes() == (ROOT / "cookbook/payment_agent.py").read_bytes()
+
+
+def test_the_drill_took_two_people_and_is_over_and_reviewed(story: Story) -> None:
+    steps = [leaf for leaf in story.leaves if leaf["type"].startswith("break_glass.")]
+    assert [step["type"].partition(".")[2] for step in steps] == ["requested", "confirmed", "used", "ended", "reviewed"]
+    assert steps[0]["actor"] != steps[1]["actor"]
+    (call,) = (call for call in story.decided("pay") if call["would_be"])
+    assert (call["outcome"], call["would_be"]) == ("allow", "needs_approval")
+    assert "key.revoked" in [leaf["type"] for leaf in story.leaves]
+
+
+def test_it_says_how_long_it_took(story: Story) -> None:
+    assert re.search(r"── Done in \d+ s", story.printed)
 
 
 def test_it_works_in_no_directory_that_holds_something(tmp_path: Path) -> None:

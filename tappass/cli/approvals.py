@@ -10,6 +10,7 @@ import typer
 from tappass.cli.console import agreed, complain, emit, inline, say, shown
 from tappass.cli.exits import NO
 from tappass.cli.options import Json, Yes
+from tappass.cli.people import Reason, approver, leaves
 from tappass.cli.place import Place, here
 from tappass.errors import TapPassConfigError
 
@@ -26,7 +27,6 @@ _STATES = ("pending", "approved", "denied", "expired", "redeemed")
 _STYLES = dict(zip(_STATES, ("yellow", "green", "red", "dim", "cyan"), strict=True))
 _CUT = 100
 Id = Annotated[str, typer.Argument(metavar="ID|URL", help="An approval's id, whole, or its approval_url.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why, for the record.")]
 
 
 @app.command("list")
@@ -81,26 +81,11 @@ def voting_at(place: Place) -> Voting:
 
     from tappass.engine.approvals import ApprovalGate
     from tappass.engine.audit.keys import equality_key
-    from tappass.engine.leaves import Leaves
     from tappass.engine.voting import Voting
     from tappass.wire.ids import SYSTEM_CLOCK, UUID_IDS
 
-    leaves = Leaves(SYSTEM_CLOCK)
-    gate = ApprovalGate(leaves, partial(equality_key, place.database.parent), SYSTEM_CLOCK, UUID_IDS)
-    return Voting(place.store, leaves, gate, SYSTEM_CLOCK)
-
-
-def approver_at(place: Place) -> Approver:
-    """Return whose approver key is shown here.
-
-    Raises:
-        TapPassConfigError: nobody's.
-    """
-    from tappass.engine.approver import Approvers
-    from tappass.engine.leaves import Leaves
-    from tappass.wire.ids import SYSTEM_CLOCK
-
-    return Approvers(place.store, Leaves(SYSTEM_CLOCK)).present()
+    gate = ApprovalGate(leaves(), partial(equality_key, place.database.parent), SYSTEM_CLOCK, UUID_IDS)
+    return Voting(place.store, leaves(), gate, SYSTEM_CLOCK)
 
 
 def _vote(
@@ -113,7 +98,7 @@ def _vote(
         voting = voting_at(place)
         held = _find(voting, asked)
         say(*_whole(held, voting.asking(held)), "")
-        by = approver_at(place)
+        by = approver(place)
         if held.state == "pending" and not agreed(question, yes=yes):
             raise typer.Exit(NO)
         try:

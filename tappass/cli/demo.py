@@ -6,7 +6,6 @@ import importlib.util
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,9 +17,11 @@ import typer
 
 from tappass.cli.audit import save_export
 from tappass.cli.console import agreed, say, shown
+from tappass.cli.demo_people import approval, changed_tool, drill
 from tappass.cli.exits import NO
 from tappass.cli.options import Yes
 from tappass.cli.place import Place, here
+from tappass.cli.telling import run_program, title
 from tappass.errors import TapPassConfigError
 from tappass.extras import missing
 
@@ -47,15 +48,12 @@ def demo(
         _prepare(place)
         _run()
         session = _timeline(place)
+        approval(place, yes=yes)
+        changed_tool()
+        drill(place)
         export, key = _verify(place)
     took = time.monotonic() - started
     _next(directory, session, export, key, took)
-
-
-def _title(text: str) -> None:
-    from rich.text import Text
-
-    say("", Text(f"── {text}", style="bold"))
 
 
 def _have_model(*, yes: bool) -> None:
@@ -92,11 +90,11 @@ def _prepare(place: Place) -> None:
     from tappass.cli.init import initialise
     from tappass.cli.recipe import PROGRAM, copy_main_job
 
-    _title("A project of its own")
+    title("A project of its own")
     copy_main_job(place.home)
     done = initialise(place)
     say(
-        f"{shown(place.home)} now holds {PROGRAM}, five invoices and policy.yaml,",
+        f"{shown(place.home)} now holds {PROGRAM}, five invoices, policy.yaml and tappass.toml,",
         f"accepted by {shown(done.accepted_by)} as {done.pipeline_uuid}.",
         "The approver key lies outside of it, because an agent that can write files may try to edit its own rules:",
         shown(done.approver_key_file),
@@ -104,34 +102,16 @@ def _prepare(place: Place) -> None:
 
 
 def _run() -> None:
-    """Run the agent as its own program, as a user would; its lines are shown as they come.
-
-    Raises:
-        TapPassConfigError: it failed; what it said is on the screen.
-    """
+    """Run the invoice agent."""
     from tappass.cli.recipe import PROGRAM
 
-    _title("The agent at work")
+    title("The agent at work")
     say(
         "Every call is decided before it runs. One invoice (corvus-88213) asks for the month's papers to be mailed to",
         "an outsider, and the agent does as it is told: the rule stops it, not the model's good sense.",
         "",
     )
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
-    # In a session of its own: an interrupt is for this command, which then ends the agent.
-    with subprocess.Popen(  # noqa: S603 (our own program)
-        [sys.executable, PROGRAM], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env=environment, encoding="utf-8", errors="replace", start_new_session=True,
-    ) as agent:  # fmt: skip
-        assert agent.stdout is not None
-        try:
-            for line in agent.stdout:
-                say(shown(line.rstrip("\n")))
-        except BaseException:
-            agent.terminate()
-            raise
-    if agent.returncode != 0:
-        raise TapPassConfigError(f"the demo's agent failed with exit code {agent.returncode}; see its last lines above")
+    run_program(PROGRAM)
 
 
 def _timeline(place: Place) -> str:
@@ -140,7 +120,7 @@ def _timeline(place: Place) -> str:
     from tappass.cli.timelines import totals, tree
     from tappass.engine.timeline import timeline
 
-    _title("The record")
+    title("The record")
     say("From the database, not from the agent's memory; arguments and results are stored masked.", "")
     session_id = find(place, "")
     found = timeline(place.store.read, session_id)
@@ -152,7 +132,7 @@ def _timeline(place: Place) -> str:
 
 def _verify(place: Place) -> tuple[Path, str]:
     """Export the log, verify the export as an outsider would, and show that a change is found."""
-    _title("The proof")
+    title("The proof")
     folder = place.home / "audit"
     folder.mkdir()
     _, export = save_export(place, folder, content=True)
@@ -181,7 +161,7 @@ def _read(export: Path, key: str) -> Report:
 
 
 def _next(directory: Path, session: str, export: Path, key: str, took: float) -> None:
-    _title(f"Done in {took:.0f} s; the whole story is in {directory}")
+    title(f"Done in {took:.0f} s; the whole story is in {directory}")
     command, where = _command(), shlex.quote(str(directory))
     say(
         "",

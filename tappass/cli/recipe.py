@@ -7,11 +7,11 @@ from pathlib import Path
 
 from tappass.errors import TapPassConfigError
 
-PROGRAM = "invoice_agent.py"
+PROGRAM, PAYMENTS = "invoice_agent.py", "payment_agent.py"
 
 
 def copy_main_job(directory: Path) -> Path:
-    """Copy program, policy and invoices into a project directory; return the program.
+    """Copy programs, policy, settings and invoices into a project directory; return the main program.
 
     Raises:
         TapPassConfigError: this installation does not hold them, or they cannot be written.
@@ -23,7 +23,9 @@ def copy_main_job(directory: Path) -> Path:
         raise TapPassConfigError("this installation holds no cookbook; run the demo from a checkout or a whole wheel")
     try:
         shutil.copytree(source / "data", directory / "data", copy_function=shutil.copyfile)
-        shutil.move(directory / "data" / "policy.yaml", directory / "policy.yaml")
+        for name in ("policy.yaml", "tappass.toml"):
+            shutil.move(directory / "data" / name, directory / name)
+        shutil.copyfile(source / PAYMENTS, directory / PAYMENTS)
         return Path(shutil.copyfile(source / PROGRAM, directory / PROGRAM))
     except OSError as error:
         raise TapPassConfigError(f"cannot write the demo's project to {directory} ({error.strerror})") from error

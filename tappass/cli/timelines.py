@@ -94,7 +94,7 @@ def _arguments(call: CallLine, *, full: bool) -> str:
 def _remarks(call: CallLine) -> Iterator[tuple[str, str]]:
     if call.rules:
         yield f"by {shown(', '.join(call.rules))}", "cyan"
-    elif call.blocked_by:
+    if call.blocked_by and call.blocked_by not in call.rules:
         yield f"by {shown(call.blocked_by)}", "cyan"
     if call.would_be:
         yield f"observed: would be {shown(call.would_be)}", "yellow"

@@ -64,6 +64,7 @@ def test_a_missing_extra_is_named(tappass: Command, monkeypatch: pytest.MonkeyPa
     assert "`local-llm`" in done.err
 
 
+@pytest.mark.alone
 def test_an_interrupt_ends_the_agent_too_without_a_traceback(tmp_path: Path) -> None:
     local_install.install(progress=False)
     out = tmp_path / "there"

@@ -44,6 +44,7 @@ def test_a_wheel_holds_what_the_demo_runs(tmp_path: Path) -> None:
     copied = files(tmp_path / "from wheel")
     assert copied == files(tmp_path / "from checkout")
     assert copied["invoice_agent.py"] == (ROOT / "cookbook/invoice_agent.py").read_bytes()
+    assert copied["payment_agent.py"] == (ROOT / "cookbook/payment_agent.py").read_bytes()
     assert len([name for name in copied if name.startswith("data/invoices/")]) == 5
 
 
