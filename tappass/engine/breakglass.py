@@ -34,7 +34,7 @@ _FIELDS = (
     "break_glass_id, level, scope, reason, state, duration_s, activated_by, activated_at, confirmed_by, confirmed_at,"
     " expires_at, seen_at, ended_by, ended_at, reviewed_by, reviewed_at, review"
 )
-_LIST = f"SELECT {_FIELDS} FROM break_glass WHERE org_id = ? ORDER BY break_glass_id"  # noqa: S608
+_LIST = f"SELECT {_FIELDS} FROM break_glass WHERE org_id = ? ORDER BY activated_at, break_glass_id"  # noqa: S608
 _ONE = f"SELECT {_FIELDS} FROM break_glass WHERE org_id = ? AND break_glass_id = ?"  # noqa: S608
 _LIVE = f"SELECT {_FIELDS} FROM break_glass WHERE org_id = ? AND state IN ('requested', 'active')"  # noqa: S608
 _NEW = (

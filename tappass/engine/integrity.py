@@ -7,19 +7,22 @@ into once, and people decide what comes of it (`tappass.engine.pins`).
 from __future__ import annotations
 
 import hashlib
+from typing import Any, TypeAlias
 
 from tappass.engine.judgement import Judgement
 from tappass.engine.leaves import Leaves
-from tappass.engine.settings import APPROVE, RECORD
+from tappass.engine.policy.facts import TOOL
+from tappass.engine.settings import FIRST_USE, RECORD
 from tappass.engine.store.transaction import Tx
 from tappass.wire.codec import canonical
-from tappass.wire.decisions import DecisionRequest
+from tappass.wire.decisions import DecisionRequest, ToolDefinition
 from tappass.wire.ids import Clock, rfc3339
 from tappass.wire.refusals import IntegrityViolation, PolicyBlock
 
 PENDING, APPROVED, REVOKED = "pending", "approved", "revoked"
 NOT_APPROVED, MISMATCH = "not_approved", "hash_mismatch"
-FIRST_USE = "first-use"
+# The server that tools have which are offered to a model, by which they are told from those that are called.
+CHAT = "chat"
 BLOCKED_BY = "tool-integrity"
 
 _PIN = (
@@ -30,6 +33,10 @@ _SEEN = (
     "SELECT digest FROM tool_definition WHERE org_id = ? AND project_id = ? AND server = ? AND name = ?"
     " ORDER BY first_seen_seq DESC"
 )
+_DEFINE = (
+    "INSERT INTO tool_definition (org_id, project_id, digest, server, name, definition, first_seen_at, first_seen_seq)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+)
 _SAID = {
     NOT_APPROVED: "is a tool that nobody has approved; `tappass tools` lists what waits for that",
     MISMATCH: "is not the tool that was approved: its definition has changed; see `tappass tools diff`",
@@ -37,33 +44,54 @@ _SAID = {
 }
 
 
+Key: TypeAlias = tuple[str, str, str]
+"""Server, name, digest."""
+Pins: TypeAlias = dict[Key, str]
+
+
 class Integrity:
-    """Lets a tool run as what it was approved, or seen, as."""
+    """Lets a tool run, or be offered to a model, as what it was approved, or seen, as."""
 
     def __init__(self, leaves: Leaves, clock: Clock) -> None:
         self._leaves = leaves
         self._clock = clock
-        self._seen: set[tuple[str, str, str]] = set()
+        self._seen: set[Key] = set()
 
     def check(self, tx: Tx, judged: Judgement) -> None:
         """Refuse a tool whose definition is not to run; record one that is new."""
-        action = judged.request.action
-        key = (action.server, action.name, action.definition_digest)
-        state = judged.controls.pins.get(key)
-        if state == APPROVED or action.kind != "tool" or (state is None and key in self._seen and _records(judged)):
+        action, pins = judged.request.action, judged.controls.pins
+        if action.kind == TOOL:
+            key = (action.server, action.name, action.definition_digest)
+            if not self._passes(judged, pins, key):
+                self._look(tx, judged, pins, key, None)
             return
+        for tool in action.arguments.get("tools") or ():
+            key, definition = offered(tool)
+            if not self._passes(judged, pins, key):
+                pins = pins | self._look(tx, judged, pins, key, definition)
+
+    def _passes(self, judged: Judgement, pins: Pins, key: Key) -> bool:
+        state = pins.get(key)
+        return state == APPROVED or (state is None and key in self._seen and _records(judged))
+
+    def _look(self, tx: Tx, judged: Judgement, pins: Pins, key: Key, definition: ToolDefinition | None) -> Pins:
+        """Look into a definition that is not approved; return the pin that came of it, if one did."""
+        state, made = pins.get(key), {}
         if state == REVOKED:
-            _refuse(judged, REVOKED)
-        elif not _is_whole(judged.request):
-            _refuse(judged, MISMATCH)
+            _refuse(judged, REVOKED, key[1])
+        elif definition is None and not _is_whole(judged.request):
+            _refuse(judged, MISMATCH, key[1])
         elif _records(judged):
             self._record(tx, judged, key)
-        elif not action.definition_digest:
-            _refuse(judged, NOT_APPROVED)
+        elif not key[2]:
+            _refuse(judged, NOT_APPROVED, key[1])
         else:
-            self._pin(tx, judged, key, state)
+            made = self._pin(tx, judged, pins, key)
+        if definition is not None and key not in self._seen:
+            self._define(tx, key, definition)
+        return made
 
-    def _record(self, tx: Tx, judged: Judgement, key: tuple[str, str, str]) -> None:
+    def _record(self, tx: Tx, judged: Judgement, key: Key) -> None:
         """Leave a leaf where a tool has changed; it runs all the same."""
         scope = (self._leaves.org_id, self._leaves.project_id)
         known = [row[0] for row in tx.execute(_SEEN, (*scope, key[0], key[1])).fetchall()]
@@ -73,29 +101,47 @@ class Integrity:
         elif known:
             self._leaf(tx, judged, "pin.changed", key, actor="", old=known[0])
 
-    def _pin(self, tx: Tx, judged: Judgement, key: tuple[str, str, str], state: str | None) -> None:
-        siblings = {s for (server, name, _), s in judged.controls.pins.items() if (server, name) == key[:2]}
-        first = mode_of(judged) != APPROVE and not siblings & {APPROVED, REVOKED}
-        if first and state is None:
-            self._insert(tx, judged, key, APPROVED, FIRST_USE)
-            return
-        if state is None:
-            self._insert(tx, judged, key, PENDING, "")
-        _refuse(judged, MISMATCH if APPROVED in siblings else NOT_APPROVED)
+    def _pin(self, tx: Tx, judged: Judgement, pins: Pins, key: Key) -> Pins:
+        siblings = {state for (server, name, _), state in pins.items() if (server, name) == key[:2]}
+        if key not in pins and mode_of(judged) == FIRST_USE and not siblings & {APPROVED, REVOKED}:
+            return self._insert(tx, judged, key, APPROVED, FIRST_USE)
+        _refuse(judged, MISMATCH if APPROVED in siblings else NOT_APPROVED, key[1])
+        return {} if key in pins else self._insert(tx, judged, key, PENDING, "")
 
-    def _insert(self, tx: Tx, judged: Judgement, key: tuple[str, str, str], state: str, by: str) -> None:
+    def _insert(self, tx: Tx, judged: Judgement, key: Key, state: str, by: str) -> Pins:
         org, project = self._leaves.org_id, self._leaves.project_id
         at = rfc3339(self._clock.time_ns())
         seq = self._leaf(tx, judged, f"pin.{state}", key, actor=by)
         tx.execute(_PIN, (org, project, *key, state, by, at if by else "", seq))
         tx.controlled(org)
+        return {key: state}
 
-    def _leaf(
-        self, tx: Tx, judged: Judgement, type_: str, key: tuple[str, str, str], *, actor: str, **details: str
-    ) -> int:
+    def _define(self, tx: Tx, key: Key, definition: ToolDefinition) -> None:
+        """Keep a definition that only a chat turn has shown; the engine keeps those of calls."""
+        org = self._leaves.org_id
+        tx.control(org)
+        seen = (rfc3339(self._clock.time_ns()), tx.heads[org].size)
+        server, name, digest = key
+        tx.execute(_DEFINE, (org, self._leaves.project_id, digest, server, name, canonical(definition), *seen))
+
+    def _leaf(self, tx: Tx, judged: Judgement, type_: str, key: Key, *, actor: str, **details: str) -> int:
         server, name, digest = key
         fields = {"server": server, "name": name, "definition": digest, "actor": actor, "details": details}
         return tx.append(self._leaves.of(judged.opened.leaf, type_, task_id=judged.request.task_id, **fields)).seq
+
+
+def offered(tool: Any) -> tuple[Key, ToolDefinition]:
+    """Return what a tool that is offered to a model (in OpenAI's shape) is pinned by, and its definition."""
+    function = tool.get("function") if isinstance(tool, dict) else None
+    known = function if isinstance(function, dict) else {}
+    name, parameters = str(known.get("name", "")), known.get("parameters")
+    definition = ToolDefinition(
+        name=name,
+        description=str(known.get("description", "")),
+        parameters=parameters if isinstance(parameters, dict) else {},
+        server=CHAT,
+    )
+    return (CHAT, name, hashlib.sha256(canonical(tool)).hexdigest()), definition
 
 
 def mode_of(judged: Judgement) -> str:
@@ -117,10 +163,17 @@ def _is_whole(request: DecisionRequest) -> bool:
     return (digest, definition.name, definition.server) == (action.definition_digest, action.name, action.server)
 
 
-def _refuse(judged: Judgement, violation: str) -> None:
+def _refuse(judged: Judgement, violation: str, name: str) -> None:
     """Refuse the call; a block by policy, which holds whatever the tool is, stays the answer."""
-    if isinstance(judged.refusal, PolicyBlock):
+    if isinstance(judged.refusal, PolicyBlock | IntegrityViolation):
         return
     judged.held = False
-    judged.blocked_by, judged.reason = BLOCKED_BY, _SAID[violation]
-    judged.refusal = IntegrityViolation(tool_name=judged.request.action.name, violation=violation)
+    judged.blocked_by, judged.reason = BLOCKED_BY, _said(judged, violation, name)
+    judged.refusal = IntegrityViolation(tool_name=name, violation=violation)
+
+
+def _said(judged: Judgement, violation: str, name: str) -> str:
+    if judged.request.action.kind == TOOL:
+        return _SAID[violation]
+    shown = name if name.isprintable() and len(name) <= 200 else ascii(name[:200])[1:-1]
+    return f"offers the model `{shown}`, which {_SAID[violation]}"
