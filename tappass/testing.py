@@ -51,8 +51,7 @@ class MemoryPlane:
         Raises:
             TapPassConfigError: it is wrong; line and column are named.
         """
-        self._policy = dedent(text)
-        self._replace()
+        self._replace(dedent(text), self._settings)
 
     def settings(self, text: str) -> None:
         """Put settings (TOML) in force, for sessions opened from now on.
@@ -60,14 +59,14 @@ class MemoryPlane:
         Raises:
             TapPassConfigError: they are wrong; the key is named.
         """
-        self._settings = dedent(text)
-        self._replace()
+        self._replace(self._policy, dedent(text))
 
-    def _replace(self) -> None:
+    def _replace(self, policy: str, settings: str) -> None:
         from tappass.engine.policy.files import PolicySources
         from tappass.session.registry import registry
 
-        self.plane.pipelines.replace(PolicySources.of(policy=self._policy, settings=self._settings))
+        self.plane.pipelines.replace(PolicySources.of(policy=policy, settings=settings))
+        self._policy, self._settings = policy, settings
         registry.forget_implicit(self.url)
 
     def events(self, **equal: Any) -> list[AuditEvent]:

@@ -132,12 +132,9 @@ def _against_tools(policy: Policy, place: Place) -> list[Problem]:
 def _tools(place: Place) -> list[ToolDefinition]:
     if not place.database.exists():
         return []
-    from tappass.wire.codec import decode
-    from tappass.wire.decisions import ToolDefinition
+    from tappass.engine.pipelines import known_tools
 
-    rows = place.store.read.query("SELECT definition FROM tool_definition ORDER BY first_seen_seq")
-    # Of several definitions of one tool the newest is the one that will run.
-    return list({(each.server, each.name): each for each in (decode(row[0], ToolDefinition) for row in rows)}.values())
+    return known_tools(place.store)
 
 
 def run_tests(paths: Paths = None, as_json: Json = False) -> None:

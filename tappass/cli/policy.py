@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import typer
 
-from tappass.cli.checks import check, load, run_tests, try_out
+from tappass.cli.checks import check, run_tests, try_out
 from tappass.cli.console import agreed, emit, say, shown
 from tappass.cli.exits import NO
 from tappass.cli.options import Json, Yes
@@ -16,7 +16,6 @@ from tappass.cli.place import here
 if TYPE_CHECKING:
     from tappass.engine.pipelines import Pipeline
     from tappass.engine.policy.document import Document
-    from tappass.engine.policy.files import PolicySources
 
 app = typer.Typer(no_args_is_help=True, help="The rules: check, test, try out, accept, show.")
 app.command("check")(check)
@@ -70,6 +69,7 @@ def _show_rules(document: Document) -> None:
 def accept(yes: Yes = False, as_json: Json = False) -> None:
     """Show what changed and put it in force; needs the approver key."""
     with here(accepting=True) as place:
+        from tappass.cli.changes import changes
         from tappass.engine.approver import Approvers
         from tappass.engine.leaves import Leaves
         from tappass.wire.ids import SYSTEM_CLOCK
@@ -78,7 +78,8 @@ def accept(yes: Yes = False, as_json: Json = False) -> None:
         if old is not None and old.sources_digest == sources.digest:
             _say_accepted(old, as_json=as_json, news=False)
             return
-        changed = _differences(old, sources)
+        policy, settings = place.pipelines().load(sources)
+        changed = changes(None if old is None else (old.policy.document, old.settings), (policy.document, settings))
         approver = Approvers(place.store, Leaves(SYSTEM_CLOCK)).present()
         if not as_json:
             _show_changes(changed)
@@ -87,13 +88,6 @@ def accept(yes: Yes = False, as_json: Json = False) -> None:
         # Exactly what was shown, whatever is written to the files meanwhile.
         _, new = place.pipelines(fixed=sources).accept(approver.name)
     _say_accepted(new, as_json=as_json, news=True)
-
-
-def _differences(old: Pipeline | None, sources: PolicySources) -> list[Any]:
-    from tappass.cli.changes import changes
-
-    new = (load(sources).document, sources.load_settings())
-    return changes(None if old is None else (old.policy.document, old.settings), new)
 
 
 def _show_changes(changed: list[Any]) -> None:

@@ -9,12 +9,16 @@ from pathlib import Path
 
 from tappass.engine.detect.detectors import Detectors, catalogue
 from tappass.engine.leaves import Leaves
+from tappass.engine.policy.check import check
 from tappass.engine.policy.files import PolicySources, find_files
 from tappass.engine.policy.policy import Policy
+from tappass.engine.policy.problems import failed
 from tappass.engine.settings import Settings
 from tappass.engine.store.sqlite import SqliteStore
 from tappass.engine.store.transaction import Tx
 from tappass.errors import TapPassConfigError, TapPassError
+from tappass.wire.codec import decode
+from tappass.wire.decisions import ToolDefinition
 from tappass.wire.ids import Clock, rfc3339
 
 FIRST_USE = "first-use"
@@ -30,6 +34,7 @@ _ACCEPT = (
     " settings = excluded.settings, sources_digest = excluded.sources_digest, accepted_by = excluded.accepted_by,"
     " accepted_at = excluded.accepted_at, accepted_seq = excluded.accepted_seq"
 )
+_TOOLS = "SELECT definition FROM tool_definition ORDER BY first_seen_seq"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +143,7 @@ class Pipelines:
         if accepted is not None and sources.digest == accepted.sources_digest:
             return None
         try:
-            self._load(sources)
+            self.load(sources)
         except TapPassError as error:
             return Pending(sources.digest, str(error))
         return Pending(sources.digest)
@@ -172,11 +177,19 @@ class Pipelines:
             known = self._current = Pipeline(policy, Settings.from_bundle(settings), Detectors(), digest, by, at)
         return known
 
-    def _load(self, sources: PolicySources) -> tuple[Policy, Settings]:
-        return sources.load_policy(frozenset(catalogue())), sources.load_settings()
+    def load(self, sources: PolicySources) -> tuple[Policy, Settings]:
+        """Read policy and settings, and hold the rules against the tools that have run here.
+
+        Raises:
+            TapPassConfigError: something is wrong; file, line and column of every problem.
+        """
+        policy, settings = sources.load_policy(frozenset(catalogue())), sources.load_settings()
+        if problems := check(policy, known_tools(self._store)):
+            raise failed(problems)
+        return policy, settings
 
     def _accept(self, sources: PolicySources, by: str, old: Pipeline | None) -> Pipeline:
-        policy, settings = self._load(sources)
+        policy, settings = self.load(sources)
         at = rfc3339(self._clock.time_ns())
         event = self._leaves.event(
             "policy.accepted",
@@ -193,3 +206,9 @@ class Pipelines:
         self._store.run(write)
         self._current = Pipeline(policy, settings, Detectors(), sources.digest, by, at)
         return self._current
+
+
+def known_tools(store: SqliteStore) -> list[ToolDefinition]:
+    """Return the tools that have run here; of several definitions of one the newest, for that one will run."""
+    found = (decode(row[0], ToolDefinition) for row in store.read.query(_TOOLS))
+    return list({(tool.server, tool.name): tool for tool in found}.values())

@@ -338,3 +338,17 @@ def test_a_changed_url_is_accepted_where_calls_were_recorded_so_far(
     assert "there is no database at" in tappass("sessions").err
     assert tappass("policy", "accept", "--yes").code == 0
     assert recorded in tappass("sessions").out
+
+
+def test_what_check_rejects_is_not_accepted_and_the_old_policy_rules_on(recorded: str, tappass: Command) -> None:
+    before = tappass("policy", "show", "--json").json["accepted"]
+    write(POLICY.replace("args.to", "args.recipient"))
+    assert tappass("policy", "check").code == 1
+
+    refused = tappass("policy", "accept", "--yes")
+
+    assert refused.code == 2
+    assert "policy.yaml:6:17: `send_email` has no argument `recipient`" in refused.err
+    shown = tappass("policy", "show", "--json").json
+    assert shown["accepted"] == before
+    assert "no argument `recipient`" in shown["pending"]["problem"]
