@@ -1,4 +1,4 @@
-"""For users' own tests: a plane in memory, and pytest fixtures.
+"""For users' own tests: a plane in memory, and fixtures where there is pytest.
 
 The fixtures come with the package, as a pytest plug-in:
 
@@ -20,16 +20,25 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from textwrap import dedent
-from typing import TYPE_CHECKING, Any
-
-import pytest
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from tappass.plane.embedded import EmbeddedPlane
     from tappass.wire.events import AuditEvent
     from tappass.wire.ids import Clock
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 _numbers = itertools.count(1)
+
+
+def _fixture(function: F) -> F:
+    """Return a pytest fixture where there is pytest: a plane in memory is of use without it."""
+    try:
+        import pytest
+    except ImportError:
+        return function
+    return pytest.fixture(function)  # type: ignore[return-value]
 
 
 class MemoryPlane:
@@ -97,14 +106,14 @@ def memory_plane(policy: str = "", settings: str = "", *, clock: Clock | None = 
         release_names()
 
 
-@pytest.fixture
+@_fixture
 def tappass_plane() -> Iterator[MemoryPlane]:
     """Yield a plane in memory that is the default one for the test."""
     with memory_plane() as plane:
         yield plane
 
 
-@pytest.fixture
+@_fixture
 def audit_events(tappass_plane: MemoryPlane) -> Callable[..., list[AuditEvent]]:
     """Return a function that answers the test's audit events, filtered by field."""
     return tappass_plane.events
