@@ -50,7 +50,7 @@ _EXPIRE = (
     "UPDATE approval SET state = 'expired', action = NULL WHERE approval_id = ? AND state IN ('pending', 'approved')"
 )
 _REGISTERED_BY = "SELECT registered_by FROM agent WHERE agent_uuid = ?"
-_UNSETTLED = "SELECT 1 FROM open_call WHERE task_id = ?"
+_SETTLED = "SELECT 1 FROM leaf WHERE session_id = ? AND task_id = ? AND type = 'call.ended'"
 
 
 class ApprovalRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,7 +156,7 @@ class ApprovalGate:
     def _answer(self, tx: Tx, judged: Judgement, row: ApprovalRow) -> None:
         """Answer a call by the row of its own action."""
         if row.state == REDEEMED:
-            if tx.execute(_UNSETTLED, (row.redeemed_task_id,)).fetchone() is not None:
+            if tx.execute(_SETTLED, (row.session_id, row.redeemed_task_id)).fetchone() is None:
                 self._ask(tx, judged)  # it was let run and never settled: whether it ran, only people can find out
             else:
                 judged.block("approval-used", f"was resumed with approval `{row.approval_id}`, which was used already")

@@ -27,12 +27,10 @@ from tappass.wire.ids import SYSTEM_CLOCK, UUID_IDS, Clock, Ids
 from tappass.wire.obligations import ScanResult
 from tappass.wire.sessions import Opening, SessionRecord
 
-_OPEN_CALL = "INSERT INTO open_call (task_id, org_id, session_id, decided_seq) VALUES (?, ?, ?, ?)"
 _DEFINED = (
     "INSERT INTO tool_definition (org_id, project_id, digest, server, name, definition, first_seen_at, first_seen_seq)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 )
-_ENDED = "DELETE FROM open_call WHERE task_id = ? AND session_id = ?"
 
 
 class Gate(Protocol):
@@ -65,6 +63,9 @@ class Engine:
         self._clock = clock
         self.sessions = Sessions(store, pipelines, leaves, clock, ids)
         self._defined: set[str] = set()
+        # The calls of this process that run now. A fork's child starts without: the parent's calls end there.
+        self._running: set[str] = set()
+        store.in_child(self._running.clear)
         self._controls = Controls()
         self.budgets = Budgets(leaves, clock)
         # What cannot be paid for need not be asked of people, nor use up their yes.
@@ -104,6 +105,8 @@ class Engine:
             return final
 
         done = self.store.run(write)
+        if done.outcome == ALLOW:
+            self._running.add(request.task_id)
         self._defined.add(request.action.definition_digest)
         return done.decision()
 
@@ -137,8 +140,6 @@ class Engine:
             "/arguments",
         )
         written = tx.append(event, body)
-        if outcome == ALLOW:
-            tx.execute(_OPEN_CALL, (request.task_id, self.leaves.org_id, opened.record.session_id, written.seq))
         if (define := self._definition(request)) is not None:
             tx.execute(_DEFINED, (*define, written.at, written.seq))
 
@@ -195,10 +196,14 @@ class Engine:
             )
 
         def write(tx: Tx) -> None:
-            if tx.execute(_ENDED, (ending.task_id, ending.session_id)).rowcount:
-                took, untold = self.budgets.ended(tx, opened, ending)
-                tx.append(_with_budgets(event, took, untold) if took else event, body)
+            took, untold = self.budgets.ended(tx, opened, ending)
+            tx.append(_with_budgets(event, took, untold) if took else event, body)
 
+        try:
+            # What this process did not let run, or has settled already, has no ending: nobody could have decided it.
+            self._running.remove(ending.task_id)
+        except KeyError:
+            return
         self.store.later(write)
 
     def abandon(self, ending: Ending) -> None:

@@ -14,8 +14,7 @@ _CHILDREN = "SELECT session_id FROM session WHERE parent = ? ORDER BY opened_at,
 _COUNTS = (
     "SELECT session_id, sum(type = 'call.decided'), sum(type = 'call.ended'),"
     # No text in a leaf can look like this: its quotes are escaped there.
-    " sum(type = 'call.decided' AND instr(bytes, CAST('\"outcome\":\"needs_approval\"' AS BLOB)) > 0),"
-    " (SELECT count(*) FROM open_call WHERE open_call.session_id = leaf.session_id) FROM leaf"
+    " sum(type = 'call.decided' AND instr(bytes, CAST('\"outcome\":\"needs_approval\"' AS BLOB)) > 0) FROM leaf"
     " WHERE session_id IN ({}) GROUP BY session_id"
 )
 _NAMES = "SELECT agent_uuid, name FROM agent WHERE agent_uuid IN ({})"
@@ -125,9 +124,10 @@ def session_lines(read: Reader, rows: list[SessionRow]) -> list[SessionLine]:
         return []
     ids = [row.session_id for row in rows]
     # What was decided, not held for people, and neither ended nor is open was refused.
+    unsettled = {row.session_id: row.open_calls for row in rows}
     counts = {
-        session_id: (decided, decided - ended - held - unsettled, unsettled, held)
-        for session_id, decided, ended, held, unsettled in read.query(_COUNTS.format(_marks(ids)), ids)
+        name: (decided, decided - ended - held - unsettled[name], unsettled[name], held)
+        for name, decided, ended, held in read.query(_COUNTS.format(_marks(ids)), ids)
     }
     agents = sorted({row.agent_uuid for row in rows})
     names: dict[str, str] = dict(read.query(_NAMES.format(_marks(agents)), agents))

@@ -18,8 +18,6 @@ from tappass.wire.codec import canonical
 from tests.engine.store.events import event, task
 
 CONTENT = canonical({"to": "acme", "amount": 120, "note": "x" * 150})
-CALL = "INSERT INTO open_call (task_id, org_id, session_id, decided_seq) VALUES (?, ?, ?, ?)"
-ENDED = "DELETE FROM open_call WHERE task_id = ?"
 FIELDS = {"kind": "tool", "mode": "enforce", "tier": "standard"}
 
 
@@ -29,12 +27,10 @@ def one_call(store):
     decided, ended = event("call.decided", name, **FIELDS), event("call.ended", name, duration_us=1200)
 
     def decide(tx):
-        written = tx.append(decided, CONTENT)
-        tx.execute(CALL, (name, written.org_id, written.session_id, written.seq))
+        tx.append(decided, CONTENT)
 
     def end(tx):
-        if tx.execute(ENDED, (name,)).rowcount:
-            tx.append(ended)
+        tx.append(ended)
 
     begin = time.perf_counter_ns()
     store.run(decide)

@@ -63,8 +63,15 @@ class OpenCall(msgspec.Struct, frozen=True, kw_only=True):
 
 _SESSION = (
     "SELECT session_id, parent, agent_uuid, pipeline_uuid, kind, name, mode, tier, status, implicit, opened_at,"
-    " closed_at, opened_seq, closed_seq, (SELECT count(*) FROM open_call"
-    " WHERE open_call.session_id = session.session_id) FROM session"
+    " closed_at, opened_seq, closed_seq, 0 FROM session"
+)
+# Of the calls without an ending, those that were let run: no text in a leaf can look like this, its quotes are escaped.
+_OPEN = (
+    "SELECT unended.task_id, unended.session_id, max(leaf.seq) FROM (SELECT session_id, task_id FROM leaf"
+    " WHERE task_id <> ''{} GROUP BY session_id, task_id HAVING max(type = 'call.ended') = 0) AS unended"
+    " JOIN leaf ON leaf.session_id = unended.session_id AND leaf.task_id = unended.task_id"
+    " AND leaf.type = 'call.decided' WHERE instr(leaf.bytes, CAST('\"outcome\":\"allow\"' AS BLOB)) > 0"
+    " GROUP BY unended.session_id, unended.task_id ORDER BY unended.task_id LIMIT ?"
 )
 _FILTERS = (
     "session_id",
@@ -192,17 +199,23 @@ class Reader:
             f"{_SESSION} WHERE org_id = ? AND (? = '' OR agent_uuid = ?) AND (? = '' OR opened_at < ?)"
             " ORDER BY opened_at DESC, session_id DESC LIMIT ?"
         )
-        return [_session(row) for row in self.query(sql, (org_id, agent_uuid, agent_uuid, before, before, limit))]
+        rows = self.query(sql, (org_id, agent_uuid, agent_uuid, before, before, limit))
+        return [self._session(row) for row in rows]
 
     def session(self, session_id: str) -> SessionRow | None:
         """Return one session, or None."""
         rows = self.query(f"{_SESSION} WHERE session_id = ?", (session_id,))
-        return _session(rows[0]) if rows else None
+        return self._session(rows[0]) if rows else None
+
+    def _session(self, row: tuple[Any, ...]) -> SessionRow:
+        known = SessionRow(**dict(zip(SessionRow.__struct_fields__, row, strict=True)))
+        return msgspec.structs.replace(
+            known, open_calls=len(self.open_calls(session_id=known.session_id, limit=10_000))
+        )
 
     def open_calls(self, *, session_id: str = "", limit: int = 1000) -> list[OpenCall]:
         """Return calls without an ending, oldest first, of one session or of all."""
-        one = "WHERE session_id = ?" if session_id else ""
-        sql = f"SELECT task_id, session_id, decided_seq FROM open_call {one} ORDER BY task_id LIMIT ?"  # noqa: S608
+        sql = _OPEN.format(" AND session_id = ?" if session_id else "")
         rows = self.query(sql, (session_id, limit) if session_id else (limit,))
         return [OpenCall(task_id=row[0], session_id=row[1], decided_seq=row[2]) for row in rows]
 
@@ -224,7 +237,3 @@ class Reader:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
-
-
-def _session(row: tuple[Any, ...]) -> SessionRow:
-    return SessionRow(**dict(zip(SessionRow.__struct_fields__, row, strict=True)))

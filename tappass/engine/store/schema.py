@@ -108,14 +108,6 @@ session = _table(
     Index("session_opened", "org_id", "opened_at"),
     Index("session_parent", "parent"),
 )
-# The calls that were allowed and have not ended: few, so that a call costs a row that comes and goes in one page.
-open_call = _table(
-    "open_call",
-    _text("task_id", key=True),
-    _text("org_id"),
-    _text("session_id"),
-    _seq("decided_seq"),
-)
 latch = _table(
     "latch",
     _text("session_id", key=True),
@@ -175,8 +167,8 @@ leaf = _table(
     _bytes("bytes"),
     _bytes("salt", nullable=True),
     _bytes("body", nullable=True),
-    # One index is what the decide path can afford; a task is found through its session.
-    Index("leaf_session", "session_id"),
+    # One index is what the decide path can afford. It answers by itself which calls of a session have not ended.
+    Index("leaf_session", "session_id", "task_id", "type"),
 )
 checkpoint = _table(
     "checkpoint", _number("log_no", key=True), _number("size", key=True), _text("note"), _text("created_at")
@@ -315,7 +307,7 @@ setting = _table(
 
 # SQLite keeps a composite key twice unless the table is the key's own tree.
 for _each in metadata.tables.values():
-    if len(_each.primary_key) > 1 or _each is open_call:
+    if len(_each.primary_key) > 1:
         _each.dialect_options["sqlite"]["with_rowid"] = False
 
 

@@ -71,6 +71,7 @@ class SqliteStore:
         self.path = self._link.path
         self._seen: dict[str, tuple[str, int]] = {}
         self._closing: list[Callable[[], object]] = []
+        self._children: list[Callable[[], object]] = []
         self._closed = False
         self._flusher = Flusher(self.flush)
         self.read = Reader(self._link, self._on_writer if self.path == MEMORY else None)
@@ -151,6 +152,10 @@ class SqliteStore:
     def every(self, seconds: float, action: Callable[[], None]) -> None:
         """Call an action on the flusher's thread every so many seconds, until the store is closed."""
         self._flusher.every(seconds, action)
+
+    def in_child(self, action: Callable[[], object]) -> None:
+        """Call an action in every child that a fork makes, before it goes on."""
+        self._children.append(action)
 
     def before_close(self, action: Callable[[], object]) -> None:
         """Call an action when the store is closed, after the last flush."""
@@ -301,6 +306,8 @@ class SqliteStore:
         self._renew()
         self._flusher.reset()
         self.read.after_fork()
+        for action in self._children:
+            action()
 
 
 def _nothing(tx: Tx) -> None:

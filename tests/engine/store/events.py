@@ -24,12 +24,7 @@ def event(type: str = "call.decided", task_id: str = "", **fields) -> AuditEvent
 
 def decide(store, task_id: str, content: bytes | None = b'{"amount":12}', **fields) -> AuditEvent:
     def write(tx):
-        written = tx.append(event("call.decided", task_id, **fields), content)
-        tx.execute(
-            "INSERT INTO open_call (task_id, org_id, session_id, decided_seq) VALUES (?, ?, ?, ?)",
-            (task_id, written.org_id, written.session_id, written.seq),
-        )
-        return written
+        return tx.append(event("call.decided", task_id, **fields), content)
 
     return store.run(write)
 
@@ -37,6 +32,5 @@ def decide(store, task_id: str, content: bytes | None = b'{"amount":12}', **fiel
 def ending(task_id: str, **fields):
     def write(tx):
         tx.append(event("call.ended", task_id, **fields))
-        tx.execute("DELETE FROM open_call WHERE task_id = ?", (task_id,))
 
     return write

@@ -166,7 +166,7 @@ CREATE TABLE leaf (
     PRIMARY KEY (place)
 );
 
-CREATE INDEX leaf_session ON leaf (session_id);
+CREATE INDEX leaf_session ON leaf (session_id, task_id, type);
 
 CREATE TABLE log (
     log_no SERIAL NOT NULL,
@@ -180,14 +180,6 @@ CREATE TABLE log (
     PRIMARY KEY (log_no),
     UNIQUE (log_id),
     UNIQUE (org_id)
-);
-
-CREATE TABLE open_call (
-    task_id TEXT NOT NULL,
-    org_id TEXT DEFAULT '' NOT NULL,
-    session_id TEXT DEFAULT '' NOT NULL,
-    decided_seq BIGINT,
-    PRIMARY KEY (task_id)
 );
 
 CREATE TABLE organisation (
