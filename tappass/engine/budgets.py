@@ -85,17 +85,18 @@ class Budgets:
     def __init__(self, leaves: Leaves, clock: Clock) -> None:
         self._keys = (leaves.org_id, leaves.project_id)
         self._clock = clock
-        self._known: dict[str, tuple[Meter, ...]] = {}
+        self._known: dict[tuple[str, str], tuple[Meter, ...]] = {}
 
     def facts(self, tx: Tx, judged: Judgement) -> dict[str, int | float]:
         """Return what rules read of budgets, by name (`session.usd`): what is spent before this call.
 
         Of the scope `call` it is the most that this call may take. What is not known is left out.
         """
-        opened, day = judged.opened, self._day()
+        opened = judged.opened
         wanted = opened.pipeline.policy.budget_facts
         if not wanted:
             return {}
+        day = self._day()
         own = [m for m in self._meters(tx, opened) if not m.inherited and m.name in wanted]
         try:
             takes = self._takes(judged, own)
@@ -215,7 +216,9 @@ class Budgets:
     def _meters(self, tx: Tx, opened: Open) -> tuple[Meter, ...]:
         """Return what is counted in a session: by its own policy, and of the sessions around it by theirs."""
         session_id = opened.record.session_id
-        known = self._known.get(session_id)
+        # A session that is reopened is under the policy of then.
+        key = (session_id, opened.record.pipeline_uuid)
+        known = self._known.get(key)
         if known is None:
             subjects = {SESSION: session_id, AGENT: opened.record.agent_uuid}
             meters = [Meter(s, subjects.get(s, ""), m, limit) for s, m, limit in counted_by(opened.pipeline.policy)]
@@ -224,7 +227,7 @@ class Budgets:
             # Sessions come and go: forget all rather than grow.
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
-            known = self._known[session_id] = tuple(meters)
+            known = self._known[key] = tuple(meters)
         return known
 
     def _around(self, tx: Tx, parent: str) -> Iterable[Meter]:

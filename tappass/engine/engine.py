@@ -63,8 +63,9 @@ class Engine:
         self._clock = clock
         self.sessions = Sessions(store, pipelines, leaves, clock, ids)
         self._defined: set[str] = set()
-        # The calls of this process that run now. A fork's child starts without: the parent's calls end there.
-        self._running: set[str] = set()
+        # The calls of this process that run now, and their sessions. A fork's child starts without: the parent's
+        # calls end there.
+        self._running: dict[str, str] = {}
         store.in_child(self._running.clear)
         self._controls = Controls()
         self.budgets = Budgets(leaves, clock)
@@ -106,7 +107,7 @@ class Engine:
 
         done = self.store.run(write)
         if done.outcome == ALLOW:
-            self._running.add(request.task_id)
+            self._running[request.task_id] = request.session_id
         self._defined.add(request.action.definition_digest)
         return done.decision()
 
@@ -199,12 +200,10 @@ class Engine:
             took, untold = self.budgets.ended(tx, opened, ending)
             tx.append(_with_budgets(event, took, untold) if took else event, body)
 
-        try:
-            # What this process did not let run, or has settled already, has no ending: nobody could have decided it.
-            self._running.remove(ending.task_id)
-        except KeyError:
-            return
-        self.store.later(write)
+        # What this process did not let run, or has settled already, has no ending: nobody could have decided it.
+        # Nor has a call of another session: what it spent is that session's.
+        if self._running.get(ending.task_id) == ending.session_id and self._running.pop(ending.task_id, ""):
+            self.store.later(write)
 
     def abandon(self, ending: Ending) -> None:
         """Queue an ending from a finaliser; an unknown session leaves the call unsettled, which the log shows."""

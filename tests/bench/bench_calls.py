@@ -31,6 +31,8 @@ rules:
 """
 OTHER = "  - {{id: other-{n}, tool: tool_{n}, when: args.x > {n}, effect: block}}"
 
+BUDGET = "budgets: {session: {tool_calls: 1000000}}\n"
+
 AGENTMESH = '''
 import json, sys, time, warnings
 warnings.simplefilter("ignore")
@@ -115,13 +117,20 @@ def sync_calls(root: Path, other: Agentmesh | None) -> dict[str, float]:
         (root / str(rules)).mkdir()
         (root / str(rules) / "policy.yaml").write_text(policy(rules))
         urls[rules] = f"sqlite:///{root}/{rules}/tappass.db"
+    (root / "budget").mkdir()
+    (root / "budget" / "policy.yaml").write_text(policy(10) + BUDGET)
+    budgeted = f"sqlite:///{root}/budget/tappass.db"
     took: dict[str, list[int]] = {}
-    with tappass_session(url=urls[10]) as ten, tappass_session(url=urls[1000]) as thousand:
+    with (
+        tappass_session(url=urls[10]) as ten,
+        tappass_session(url=urls[1000]) as thousand,
+        tappass_session(url=budgeted) as budget,
+    ):
         from tappass.session.context import enter
 
         for n in range(ROUNDS):
             rounds: dict[str, list[int]] = {"bare": timed(lambda: bare("acme", 120.0), CALLS)}
-            for name, session in (("tappass, 10 rules", ten), ("tappass, 1000 rules", thousand)):
+            for name, session in (("tappass, 10 rules", ten), ("tappass, 1000 rules", thousand), ("budget", budget)):
                 before = enter(session)
                 rounds[name] = timed(lambda: pay("acme", 120.0), CALLS)
                 enter(before)
@@ -258,6 +267,8 @@ def main() -> None:
             row("agentmesh govern(), 10 rules (p50)", f"{mesh:.1f} µs", f"{ten / mesh:.2f}", "ours at most 1.00 of it")
         many = calls["tappass, 1000 rules"]
         row("governed call, 1000 rules (p50)", f"{many:.1f} µs", f"{many / ten:.2f}", "at most 1.20 of ten rules")
+        spent = calls["budget"]
+        row("governed call under a session budget (p50)", f"{spent:.1f} µs", f"{spent / ten:.2f}", "")
         row("governed coroutine's call (p50)", f"{async_call(root):.1f} µs", "", "at most 250 µs")
         plain, redeemed = redemption(root)
         row("call that redeems an approval (p50)", f"{redeemed:.1f} µs", f"{redeemed / plain:.2f}", "at most 3 calls")

@@ -13,8 +13,10 @@ import yaml
 from tappass.engine.policy.document import (
     ALLOW,
     BLOCK,
+    MEASURES,
     REQUIRE_APPROVAL,
     REQUIRE_TIER,
+    SCOPES,
     TIERS,
 )
 from tappass.engine.policy.facts import LLM, TOOL, Facts, Verdict
@@ -25,7 +27,8 @@ from tappass.engine.policy.trial import call_facts
 from tappass.wire.findings import Finding
 
 OUTCOMES = (ALLOW, BLOCK, REQUIRE_TIER, REQUIRE_APPROVAL)
-CASE_KEYS = ("name", "tool", "llm", "mcp_server", "args", "agent", "session", "now", "findings", "expect")
+CASE_KEYS = ("name", "tool", "llm", "mcp_server", "args", "agent", "session", "now", "budget", "findings", "expect")
+BUDGET_FACTS = tuple(f"{scope}.{measure}" for scope in SCOPES for measure in MEASURES)
 _AGENT = {"name": "agent_name", "tier": "agent_tier", "framework": "agent_framework"}
 _SESSION = {
     "name": "session_name",
@@ -131,6 +134,8 @@ def _case(reader: Reader, node: yaml.Node) -> Case | None:
         arguments = {}
     facts = call_facts(kind, name, arguments, now_ns=_now(reader, keys.get("now")))
     more = _facts_of(reader, keys, "agent", _AGENT) | _facts_of(reader, keys, "session", _SESSION)
+    if "budget" in keys:
+        more["budget"] = facts.budget | _spent(reader, keys["budget"])
     if "mcp_server" in keys:
         more["server"] = reader.text(keys["mcp_server"], what="`mcp_server`")
     named = reader.items(keys["findings"], what="`findings`") if "findings" in keys else None
@@ -161,6 +166,18 @@ def _facts_of(reader: Reader, keys: dict[str, yaml.Node], what: str, names: dict
             value = reader.text(node, what=f"`{name}`")
         given[names[name]] = value
     return given
+
+
+def _spent(reader: Reader, node: yaml.Node) -> dict[str, int | float]:
+    """Return what a case takes to be spent: `{session.usd: 4.5}`."""
+    spent: dict[str, int | float] = {}
+    for name, amount in reader.mapping(node, BUDGET_FACTS, what="`budget`").items():
+        value = reader.value(amount)
+        if type(value) in (int, float) and value >= 0:
+            spent[name] = float(value) if name.endswith("usd") else value
+        else:
+            reader.note(amount, f"`{name}` is a number, 0 or more")
+    return spent
 
 
 def _now(reader: Reader, node: yaml.Node | None) -> int | None:

@@ -7,17 +7,21 @@ from typing import Any
 
 import msgspec
 
+from tappass.engine.policy.document import MEASURES, SCOPES
 from tappass.engine.policy.facts import LLM, Facts
 from tappass.errors import TapPassConfigError
 from tappass.wire.ids import SYSTEM_CLOCK
 
 _EMPTY_TURN: dict[str, Any] = {"prompt": "", "messages": [], "tools": [], "metadata": {}, "parameters": {}}
+_UNSPENT: dict[str, Any] = {
+    f"{scope}.{measure}": 0.0 if measure == "usd" else 0 for scope in SCOPES for measure in MEASURES
+}
 
 
 def call_facts(
     kind: str, name: str, arguments: dict[str, Any], *, now_ns: int | None = None, agent_tier: str = "standard"
 ) -> Facts:
-    """Return the facts of a call by the default agent, in a session without a name.
+    """Return the facts of a call by the default agent, in a session without a name, with nothing spent yet.
 
     A model's arguments that are not given are those of an empty turn.
     """
@@ -29,6 +33,7 @@ def call_facts(
         agent_name="default",
         agent_tier=agent_tier,
         session_mode="enforce",
+        budget=_UNSPENT | {"call.tool_calls": int(kind != LLM)},
         now_ns=SYSTEM_CLOCK.time_ns() if now_ns is None else now_ns,
     )
 

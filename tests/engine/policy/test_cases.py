@@ -88,6 +88,8 @@ def test_a_case_that_does_not_hold_says_what_came_instead(run):
         ("{tool: a, expect: allow, now: noon}", "1:39: `now` is a moment such as"),
         ("{tool: a, expect: allow, agent: {tier: x}}", "1:48: unknown tier `x`"),
         ("{tool: a, expect: allow, session: {metadata: x}}", "1:54: `metadata` must be a mapping"),
+        ("{tool: a, expect: allow, budget: {session.eur: 1}}", "1:43: unknown key `session.eur` in `budget`"),
+        ("{tool: a, expect: allow, budget: {day.usd: -1}}", "1:52: `day.usd` is a number, 0 or more"),
         ("{tool: a, expect: allow, findings: [EMIAL]}", "1:45: unknown finding kind `EMIAL`; did you mean `EMAIL`?"),
     ],
 )
@@ -130,3 +132,16 @@ def test_a_model_call_can_be_tried_without_every_argument():
     verdict = Policy.built_in().evaluate(call_facts("llm", "gpt-4o", {"prompt": "hi"}))
     assert verdict.outcome == "allow"
     assert call_facts("llm", "gpt-4o", {}).arguments["model"] == "gpt-4o"
+
+
+def test_nothing_is_spent_in_a_case_unless_it_says_so(tmp_path):
+    rules = "[{id: enough, when: budget.session.usd + double(budget.call.tool_calls) > 4.5, effect: block}]"
+    policy = PolicySources.of(f"version: 1\nrules: {rules}").load_policy(frozenset())
+    (tmp_path / "policy.test.yaml").write_text("""
+cases:
+  - {name: fresh, tool: pay, expect: allow}
+  - {name: nearly, tool: pay, budget: {session.usd: 3.5}, expect: allow}
+  - {name: spent, tool: pay, budget: {session.usd: 3.75}, expect: block}
+""")
+    results = run_cases(policy, case_files(tmp_path), Detectors())
+    assert [result.name for result in results if not result.passed] == []
