@@ -88,17 +88,17 @@ class Call:
     """
 
     __slots__ = (
+        "_approval_timeout_s",
+        "_on_approval",
+        "_raise_on_redaction",
+        "_respect_breakglass",
         "action",
-        "approval_timeout_s",
         "args",
         "definition",
         "kwargs",
         "model",
-        "on_approval",
         "originals",
-        "raise_on_redaction",
         "rebind",
-        "respect_breakglass",
         "resume_token",
         "run",
         "scope",
@@ -133,25 +133,39 @@ class Call:
         self.originals = originals
         self.rebind = rebind
         self.definition = definition
-        self.raise_on_redaction = scope.raise_on_redaction if raise_on_redaction is None else raise_on_redaction
-        self.respect_breakglass = scope.respect_breakglass if respect_breakglass is None else respect_breakglass
+        self._raise_on_redaction = raise_on_redaction
+        self._respect_breakglass = respect_breakglass
         self.task_id = task_id or UUID_IDS.new("tsk")
         self.resume_token = resume_token or scope.resume_token
-        self.on_approval = scope.on_approval if on_approval is None else on_approval
-        self.approval_timeout_s = scope.approval_timeout_s if approval_timeout_s is None else approval_timeout_s
+        self._on_approval = on_approval
+        self._approval_timeout_s = approval_timeout_s
         self.started_ns = SYSTEM_CLOCK.monotonic_ns()
         self.model = ""
         self.usage: Usage | None = None
 
+    # What the call itself says, else its session: looked up where it matters, which is in few calls.
+
+    @property
+    def raise_on_redaction(self) -> bool:
+        """Raise RedactionApplied instead of handing over a redacted value."""
+        return self.scope.raise_on_redaction if self._raise_on_redaction is None else self._raise_on_redaction
+
+    @property
+    def respect_breakglass(self) -> bool:
+        """Go on under an emergency override rather than raise BreakGlassActive."""
+        return self.scope.respect_breakglass if self._respect_breakglass is None else self._respect_breakglass
+
     def waits(self) -> bool:
         """Tell whether the call holds on for people, and still has time to."""
-        return self.on_approval == WAIT and self.left_s() > 0
+        on_approval = self.scope.on_approval if self._on_approval is None else self._on_approval
+        return on_approval == WAIT and self.left_s() > 0
 
     def left_s(self) -> float:
         """Return how long the call may still wait for people, in seconds."""
-        if self.approval_timeout_s is None:
+        timeout_s = self.scope.approval_timeout_s if self._approval_timeout_s is None else self._approval_timeout_s
+        if timeout_s is None:
             return math.inf
-        return self.approval_timeout_s - (SYSTEM_CLOCK.monotonic_ns() - self.started_ns) / 1e9
+        return timeout_s - (SYSTEM_CLOCK.monotonic_ns() - self.started_ns) / 1e9
 
     def request(self) -> DecisionRequest:
         """Return the question to the plane."""

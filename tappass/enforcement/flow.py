@@ -18,7 +18,7 @@ from tappass.enforcement.showing import released, show
 from tappass.enforcement.verdicts import break_glass, refusal
 from tappass.errors import GovernanceDecision
 from tappass.wire.decisions import Decision
-from tappass.wire.endings import COMPLETED, FAILED
+from tappass.wire.endings import COMPLETED, FAILED, Settlement
 from tappass.wire.refusals import ApprovalNeeded
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def enforce(call: Call) -> Flow[Any]:
     decision = yield from admit(call)
     try:
         args, kwargs = bounded(call, decision)
-        result = yield from do(Run(call.run, args, kwargs, call.task_id))
+        result = yield Run(call.run, args, kwargs, call.task_id)
     except GeneratorExit:
         raise  # the driver settles: a closing generator may not yield
     except BaseException as error:
@@ -74,13 +74,14 @@ def admit(call: Call) -> Flow[Decision]:
 def asked(call: Call) -> Flow[Decision]:
     """Put the question to the plane; a question that was interrupted is settled."""
     try:
-        return (yield from do(Decide(call.request())))
+        decision: Decision = yield Decide(call.request())
     except GeneratorExit:
         raise
     except BaseException as error:
         # The answer may be on record although it never arrived; the plane ignores endings of what it never decided.
         yield from do(Settle(call.ending(status_of(error), error)))
         raise
+    return decision
 
 
 def keep(call: Call, error: GovernanceDecision) -> None:
@@ -96,7 +97,7 @@ def settle(call: Call, decision: Decision, result: Any) -> Flow[Any]:
         yield from do(Settle(call.ending(COMPLETED)))
         return result
     shown, opaque = show(result)
-    settlement = yield from do(Settle(call.ending(COMPLETED, scan=scan, result=shown, opaque=opaque)))
+    settlement: Settlement = yield Settle(call.ending(COMPLETED, scan=scan, result=shown, opaque=opaque))
     return released(call, decision, settlement, result)
 
 
