@@ -114,9 +114,10 @@ class Engine:
     def _record(self, tx: Tx, judged: Judgement) -> None:
         opened, request = judged.opened, judged.request
         action, outcome = request.action, judged.outcome
-        event = self.leaves.of(
+        event = msgspec.structs.replace(
             opened.leaf,
-            "call.decided",
+            type="call.decided",
+            at=self.leaves.now(),
             task_id=request.task_id,
             kind=action.kind,
             name=action.name,
@@ -177,9 +178,10 @@ class Engine:
 
     def _end(self, opened: Open, ending: Ending, settlement: Settlement) -> None:
         usage = ending.usage
-        event = self.leaves.of(
+        event = msgspec.structs.replace(
             opened.leaf,
-            "call.ended",
+            type="call.ended",
+            at=self.leaves.now(),
             task_id=ending.task_id,
             status=ending.status,
             blocked_by=settlement.withheld_by,
@@ -187,7 +189,7 @@ class Engine:
             error_type=ending.error_type,
             duration_us=ending.duration_us,
             model=ending.model,
-            tokens=(usage.prompt_tokens, usage.completion_tokens) if usage is not None else (0, 0),
+            tokens=(usage.prompt_tokens, usage.completion_tokens) if usage is not None else (),
             details={"result": "opaque"} if ending.opaque else {},
         )
         body = None

@@ -31,6 +31,10 @@ class Leaves:
             type=type, at=rfc3339(self._clock.time_ns()), org_id=self.org_id, project_id=self.project_id, **fields
         )
 
+    def now(self) -> str:
+        """Return the time as leaves have it."""
+        return rfc3339(self._clock.time_ns())
+
     def of(self, common: AuditEvent, type: str, **fields: Any) -> AuditEvent:  # noqa: A002 (the field's own name)
         """Return an event that happens now, with what it has in common with its session's others."""
         return msgspec.structs.replace(common, type=type, at=rfc3339(self._clock.time_ns()), **fields)
