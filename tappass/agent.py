@@ -41,7 +41,9 @@ class _Where:
 class _Turn:
     """One turn before it has a session: what is asked, in JSON types."""
 
-    def __init__(self, fields: dict[str, Any], respect_breakglass: bool, raise_on_redaction: bool) -> None:
+    def __init__(
+        self, fields: dict[str, Any], respect_breakglass: bool | None, raise_on_redaction: bool | None
+    ) -> None:
         self.fields = fields
         self.respect_breakglass = respect_breakglass
         self.raise_on_redaction = raise_on_redaction
@@ -57,8 +59,8 @@ class _Turn:
         return ChatRequest(
             session_id=session.session_id,
             task_id=UUID_IDS.new("tsk"),
-            respect_breakglass=self.respect_breakglass or session.respect_breakglass,
-            raise_on_redaction=self.raise_on_redaction or session.raise_on_redaction,
+            respect_breakglass=_inner(self.respect_breakglass, session.respect_breakglass),
+            raise_on_redaction=_inner(self.raise_on_redaction, session.raise_on_redaction),
             resume_token=session.resume_token,
             on_approval=session.on_approval,
             approval_timeout_s=session.approval_timeout_s,
@@ -84,8 +86,8 @@ class _Governed:
         url: str | None,
         api_key: str | None,
         model: str,
-        respect_breakglass: bool,
-        raise_on_redaction: bool,
+        respect_breakglass: bool | None,
+        raise_on_redaction: bool | None,
     ) -> None:
         self.model = model
         self._where = _Where(url, api_key or None)
@@ -127,7 +129,8 @@ class Agent(_Governed):
         api_key: the key for that url.
         model: the model for turns that name none.
         respect_breakglass: go on under an emergency override instead of raising BreakGlassActive.
-        raise_on_redaction: raise RedactionApplied instead of handing over redacted text.
+        raise_on_redaction: raise RedactionApplied instead of handing over redacted text. What is not said here is the
+            session's, and False where that says nothing.
     """
 
     def __init__(
@@ -136,8 +139,8 @@ class Agent(_Governed):
         api_key: str | None = None,
         *,
         model: str = DEFAULT_MODEL,
-        respect_breakglass: bool = False,
-        raise_on_redaction: bool = False,
+        respect_breakglass: bool | None = None,
+        raise_on_redaction: bool | None = None,
     ) -> None:
         super().__init__(url, api_key, model, respect_breakglass, raise_on_redaction)
 
@@ -206,8 +209,8 @@ class AsyncAgent(_Governed):
         *,
         api_key: str = "",
         model: str = DEFAULT_MODEL,
-        respect_breakglass: bool = False,
-        raise_on_redaction: bool = False,
+        respect_breakglass: bool | None = None,
+        raise_on_redaction: bool | None = None,
     ) -> None:
         super().__init__(url, api_key, model, respect_breakglass, raise_on_redaction)
 
@@ -272,6 +275,10 @@ def noted(session: Session, response: ChatResponse) -> ChatResponse:
     if response.break_glass is not None:
         session.note_break_glass(response.break_glass)
     return response
+
+
+def _inner(said: bool | None, outer: bool) -> bool:
+    return outer if said is None else said
 
 
 def _messages(prompt: Prompt) -> list[Any]:

@@ -82,6 +82,8 @@ def tool(
     Raises:
         TapPassConfigError: the object cannot be governed on every path by which it can be called, or a tier is unknown.
     """
+    if isinstance(function, str):
+        raise TapPassConfigError(f"@tool takes its options by name; write @tool(name={function!r})")
 
     def decorate(target: Any) -> Any:
         options = Options(

@@ -17,7 +17,7 @@ from tappass.enforcement.paused import AsyncPausedCall, PausedCall
 from tappass.enforcement.projection import Encoders
 from tappass.extras import missing
 from tappass.placing import aplace, place
-from tappass.scopes import UnitOfWork
+from tappass.scopes import UnitOfWork, opening_of
 from tappass.session.context import carry, current_session
 from tappass.session.session import Options, Session
 from tappass.toolspec import sha256
@@ -47,7 +47,7 @@ def unit(
         metadata: JSON values kept beside the log.
         options: what the guard's caller asked for.
     """
-    opening = Opening(name=name, kind=kind, agent=agent, metadata=dict(metadata or {}))
+    opening = opening_of(name=name, kind=kind, agent=agent, metadata=metadata)
     return UnitOfWork(opening, url=url, api_key=api_key, options=options, reraise=True)
 
 

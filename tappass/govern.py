@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from tappass.decorators import govern_callable
 from tappass.enforcement.projection import Encoders
+from tappass.errors import TapPassConfigError
 from tappass.session.session import Options
 
 T = TypeVar("T")
@@ -38,6 +39,9 @@ def govern(
     Raises:
         TapPassConfigError: a tool cannot be governed on every path by which it can be called; the message names it.
     """
+    if not isinstance(tools, Iterable) or isinstance(tools, str):
+        name = tools if isinstance(tools, str) else getattr(tools, "__name__", type(tools).__name__)
+        raise TapPassConfigError(f"govern() takes a list of tools: govern([{name}])")
     options = Options(
         raise_on_redaction=raise_on_redaction,
         respect_breakglass=respect_breakglass,

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 import decorator
 
 from tappass.enforcement.latch import Latch
+from tappass.enforcement.projection import Unprojectable, project
+from tappass.enforcement.verdicts import printable
 from tappass.errors import ApprovalRequired, TapPassConfigError, TapPassError
 from tappass.plane.connect import connect
 from tappass.session.context import current_session, enter
@@ -310,7 +312,7 @@ def tappass_session(
         TapPassConfigError: the url, the mode or the policy is wrong.
         TapPassConnectionError: the plane cannot record the session.
     """
-    opening = Opening(name=name, agent=agent, metadata=dict(metadata or {}), mode=mode)
+    opening = opening_of(name=name, agent=agent, metadata=metadata, mode=mode)
     options = Options(
         raise_on_redaction=raise_on_redaction,
         respect_breakglass=respect_breakglass,
@@ -318,6 +320,30 @@ def tappass_session(
         approval_timeout_s=approval_timeout_s,
     )
     return UnitOfWork(opening, url=url, api_key=api_key, options=options)
+
+
+def opening_of(*, metadata: Mapping[str, Any] | None, **texts: str) -> Opening:
+    """Return the opening of a session, its metadata in JSON types.
+
+    Raises:
+        TapPassConfigError: something is no text, or part of the metadata cannot be recorded.
+    """
+    for name, text in texts.items():
+        if not isinstance(text, str):
+            raise TapPassConfigError(f"the session was not opened: `{name}` is text, not {type(text).__name__}")
+    if not isinstance(metadata, Mapping | None):
+        raise TapPassConfigError(f"the session was not opened: `metadata` is a dict, not {type(metadata).__name__}")
+    told: dict[str, Any] = {}
+    for key, value in (metadata or {}).items():
+        try:
+            told |= project({key: value}, "", {}, {})
+        except Unprojectable as error:
+            raise TapPassConfigError(
+                f"the session was not opened: its metadata cannot be recorded: `{printable(str(key))}` ({error.why}); "
+                "use JSON types"
+            ) from None
+    fields: dict[str, Any] = {"metadata": told, **texts}
+    return Opening(**fields)
 
 
 # One object serves both; the second name says at the call which one is meant.
@@ -349,6 +375,8 @@ def governed(function: Any = None, /, *, name: str = "", **options: Any) -> Any:
     Raises:
         TapPassConfigError: the function has a session already, with other options.
     """
+    if isinstance(function, str):
+        raise TapPassConfigError(f"@governed takes its options by name; write @governed(name={function!r})")
 
     def decorate(target: Any) -> Any:
         asked = options | {"name": name, "api_key": hash(options.get("api_key"))}  # never the key itself

@@ -79,7 +79,10 @@ class ToolSpec:
             TypeError: the arguments do not fit the signature.
             TapPassConfigError: an argument cannot be shown to policy.
         """
-        originals = self.signature.bind(args, kwargs)
+        try:
+            originals = self.signature.bind(args, kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.name}() {error}") from None
         arguments, types = project_arguments(self.name, originals, self.encoders)
         definition = self._definition or self.definition()
         action = Action(

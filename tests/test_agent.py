@@ -193,11 +193,17 @@ def test_refusals_survive_pickle_with_their_ids(agents: Subject) -> None:
     assert again.task_id
 
 
+def test_what_an_agent_says_itself_wins_over_its_session(agents: Subject) -> None:
+    agents.model.add(text("Ask jane@acme.example"))
+    with tappass_session(name="work", raise_on_redaction=True):
+        assert agents.chat("Whom?", agent={"raise_on_redaction": False}).content == "Ask [EMAIL]"
+
+
 @pytest.mark.parametrize("by", ["agent", "session"])
 def test_raise_on_redaction_comes_from_agent_or_session(agents: Subject, by: str) -> None:
     agents.model.add(text("Ask jane@acme.example"))
     with tappass_session(name="work", raise_on_redaction=by == "session"), pytest.raises(RedactionApplied) as caught:
-        agents.chat("Whom?", agent={"raise_on_redaction": by == "agent"})
+        agents.chat("Whom?", agent={"raise_on_redaction": True} if by == "agent" else {})
     assert caught.value.redacted_content == "Ask [EMAIL]"
 
 

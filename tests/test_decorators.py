@@ -331,3 +331,26 @@ def test_a_tool_may_raise_stop_iteration(tappass_plane, audit_events):
     with pytest.raises(StopIteration):
         stop()
     assert [e.status for e in audit_events(type="call.ended")] == ["failed"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        (lambda: tool("send_email"), r"@tool\(name='send_email'\)"),
+        (lambda: governed("nightly"), r"@governed\(name='nightly'\)"),
+        (lambda: govern(Desk.sell), r"govern\(\) takes a list of tools: govern\(\[sell\]\)"),
+        (lambda: govern("sell"), r"govern\(\[sell\]\)"),
+    ],
+)
+def test_who_forgets_a_name_or_a_bracket_is_told_what_to_write(wrong, right):
+    with pytest.raises(TapPassConfigError, match=right):
+        wrong()
+
+
+def test_a_wrong_call_names_the_tool(tappass_plane, audit_events):
+    pay = tool(name="pay_wrongly")(lambda amount: amount)
+    with pytest.raises(TypeError, match=r"pay_wrongly\(\) missing a required argument: 'amount'"):
+        pay()
+    with pytest.raises(TypeError, match=r"pay_wrongly\(\) got an unexpected keyword argument 'sum'"):
+        pay(1, sum=2)
+    assert audit_events(type="call.decided") == []
