@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import threading
 import typing
 import weakref
@@ -111,6 +112,15 @@ class ToolSpec:
 
 _names: dict[str, tuple[str, weakref.ref[Any]]] = {}
 _names_lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _names_lock
+    _names_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def claim(spec: ToolSpec) -> ToolSpec:

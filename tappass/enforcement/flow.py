@@ -5,6 +5,7 @@ The shape is httpx's `Auth.auth_flow`: a flow yields effects, a driver (sync or 
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from tappass.enforcement.showing import released, show
 from tappass.enforcement.verdicts import break_glass, refusal
 from tappass.errors import GovernanceDecision
 from tappass.wire.decisions import Decision
-from tappass.wire.endings import COMPLETED, FAILED, Settlement
+from tappass.wire.endings import COMPLETED, FAILED, Ending, Settlement
 from tappass.wire.refusals import ApprovalNeeded
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def enforce(call: Call) -> Flow[Any]:
     except GeneratorExit:
         raise  # the driver settles: a closing generator may not yield
     except BaseException as error:
-        yield from do(Settle(call.ending(status_of(error), error)))  # never replaces `error`
+        yield from ended(call.ending(status_of(error), error))
         raise
     return (yield from settle(call, decision, result))
 
@@ -64,7 +65,7 @@ def admit(call: Call) -> Flow[Decision]:
         refused = refusal(decision, call.action.name)
     elif decision.break_glass is not None and not call.respect_breakglass:
         refused = break_glass(decision, decision.break_glass, call.action.name)
-        yield from do(Settle(call.ending(FAILED, refused)))
+        yield from ended(call.ending(FAILED, refused))
     if refused is None:
         return decision
     keep(call, refused)
@@ -79,9 +80,15 @@ def asked(call: Call) -> Flow[Decision]:
         raise
     except BaseException as error:
         # The answer may be on record although it never arrived; the plane ignores endings of what it never decided.
-        yield from do(Settle(call.ending(status_of(error), error)))
+        yield from ended(call.ending(status_of(error), error))
         raise
     return decision
+
+
+def ended(ending: Ending) -> Flow[None]:
+    """Close the record of a call that has an error in flight, which nothing that happens here may replace."""
+    with contextlib.suppress(Exception):
+        yield from do(Settle(ending))
 
 
 def keep(call: Call, error: GovernanceDecision) -> None:
@@ -114,7 +121,7 @@ def enforce_stream(call: Call) -> Flow[Any]:
     except GeneratorExit:
         raise
     except BaseException as error:
-        yield from do(Settle(call.ending(status_of(error), error, **seen(scanner))))
+        yield from ended(call.ending(status_of(error), error, **seen(scanner)))
         raise
     yield from do(Settle(call.ending(COMPLETED, **seen(scanner))))
     return value

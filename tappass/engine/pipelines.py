@@ -14,6 +14,7 @@ from tappass.engine.policy.files import PolicySources, find_files
 from tappass.engine.policy.policy import Policy
 from tappass.engine.policy.problems import failed
 from tappass.engine.settings import Settings
+from tappass.engine.store import forking
 from tappass.engine.store.sqlite import SqliteStore
 from tappass.engine.store.transaction import Tx
 from tappass.errors import TapPassConfigError, TapPassError
@@ -89,6 +90,17 @@ class Pipelines:
         self._current: Pipeline | None = None
         self._told = ""
         self._fixed = fixed
+        forking.join(self)
+
+    def before_fork(self) -> None:
+        """Do nothing: the store, whose lock is taken inside this one's, comes to rest by itself."""
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+
+    def after_fork_in_child(self) -> None:
+        """Replace a lock that another thread may have held."""
+        self._lock = threading.Lock()
 
     def sources(self) -> PolicySources:
         """Read what lies on disk."""

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from tappass.enforcement.port import Plane
 
 
+_EMBEDDED = ("embedded:", "embedded")
+
+
 def connect(url: str | None = None, api_key: str | None = None) -> Plane:
     """Return the plane for a url: `sqlite:///path`, `embedded:`, or nothing at all for an embedded one.
 
@@ -40,8 +43,19 @@ def connect(url: str | None = None, api_key: str | None = None) -> Plane:
 
 
 def url_here() -> str:
-    """Return the url in force where code names none: `TAPPASS_URL`, `tappass.toml`'s, else an embedded one."""
-    return os.environ.get("TAPPASS_URL") or followed_url() or "embedded:"
+    """Return the url in force where code names none: `TAPPASS_URL`, `tappass.toml`'s, else an embedded one.
+
+    The latter two are looked for where the process first asked: a tool that goes to another directory takes no call to
+    another plane.
+    """
+    if url := os.environ.get("TAPPASS_URL"):
+        return url
+    directory = registry.directory()
+    url = followed_url(directory) or "embedded:"
+    if url in _EMBEDDED:
+        return f"sqlite:///{os.path.join(directory, FOLDER, FILE)}"
+    head, there, path = url.partition("sqlite:///")
+    return url if head or not there else f"sqlite:///{os.path.join(directory, path)}"
 
 
 def home_of(database: Path) -> Path:
@@ -59,7 +73,7 @@ def database_of(url: str) -> Path:
 def _path_of(url: str) -> str:
     if url.startswith("sqlite:///"):
         return os.path.abspath(url.removeprefix("sqlite:///"))
-    if url in ("embedded:", "embedded"):
+    if url in _EMBEDDED:
         return os.path.join(os.getcwd(), FOLDER, FILE)
     raise TapPassConfigError(f"`{_without_secrets(url)}` is no database url; write `sqlite:///path/to/tappass.db`")
 

@@ -20,25 +20,26 @@ _agreed: dict[tuple[_State, _State], str] = {}
 _told: set[tuple[_State, _State]] = set()
 
 
-def followed_url() -> str:
-    """Return the url that `tappass.toml` here stands for, "" if it names none.
+def followed_url(directory: str) -> str:
+    """Return the url that the `tappass.toml` of a directory stands for, "" if it names none.
 
-    Where there is a database here, the url is the one of the settings last accepted in it, and stderr says so once if
+    Where there is a database, the url is the one of the settings last accepted in it, and stderr says so once if
     the file says another: otherwise a tool could send the next process to a database without rules. Costs two
     `stat` calls once both agree.
 
     Raises:
         TapPassConfigError: the file cannot be read, and no accepted settings stand for it.
     """
-    state = (_state(SETTINGS), _state(_DATABASE, identity_alone=True))
+    settings, database = os.path.join(directory, SETTINGS), os.path.join(directory, _DATABASE)
+    state = (_state(settings), _state(database, identity_alone=True))
     if state[1] is None:
-        return _said(state[0])
+        return _said(settings, state[0])
     if (known := _agreed.get(state)) is not None:
         return known
-    accepted = _accepted()
+    accepted = _accepted(database)
     if accepted is None:
-        return _said(state[0])
-    if _same(accepted, state[0]):
+        return _said(settings, state[0])
+    if _same(accepted, settings, state[0]):
         _agreed[state] = accepted
     elif state not in _told:
         _told.add(state)
@@ -54,8 +55,8 @@ def url_waits() -> bool:
     """Tell whether the url that `tappass.toml` here names waits to be accepted in the database here."""
     if not os.path.exists(_DATABASE):
         return False
-    accepted = _accepted()
-    return accepted is not None and not _same(accepted, _state(SETTINGS))
+    accepted = _accepted(_DATABASE)
+    return accepted is not None and not _same(accepted, SETTINGS, _state(SETTINGS))
 
 
 def _state(path: str, *, identity_alone: bool = False) -> _State:
@@ -68,15 +69,15 @@ def _state(path: str, *, identity_alone: bool = False) -> _State:
     return identity if identity_alone else (*identity, found.st_mtime_ns, found.st_ctime_ns, found.st_size)
 
 
-def _same(accepted: str, state: _State) -> bool:
+def _same(accepted: str, settings: str, state: _State) -> bool:
     try:
-        return (_said(state) or "embedded:") == (accepted or "embedded:")
+        return (_said(settings, state) or "embedded:") == (accepted or "embedded:")
     except TapPassConfigError:
         return False
 
 
-def _said(state: _State) -> str:
-    return _url_in(os.path.abspath(SETTINGS), state) if state is not None else ""
+def _said(settings: str, state: _State) -> str:
+    return _url_in(os.path.abspath(settings), state) if state is not None else ""
 
 
 @lru_cache(maxsize=8)
@@ -91,8 +92,8 @@ def _url_in(file: str, _state: _State) -> str:
         raise TapPassConfigError(f"{SETTINGS} cannot be read: {error}") from error
 
 
-def _accepted() -> str | None:
-    """Return the url of the settings accepted last in the database here, None if none ever were."""
+def _accepted(database: str) -> str | None:
+    """Return the url of the settings accepted last in a database, None if none ever were."""
     import sqlite3
 
     import msgspec
@@ -100,7 +101,7 @@ def _accepted() -> str | None:
     from tappass.engine.leaves import ORG, PROJECT
 
     try:
-        connection = sqlite3.connect(_DATABASE, timeout=30)
+        connection = sqlite3.connect(database, timeout=30)
         try:
             row = connection.execute(_ACCEPTED, (ORG, PROJECT)).fetchone()
         finally:

@@ -25,6 +25,7 @@ class Registry:
         self._planes: dict[str, Plane] = {}
         self._sessions: dict[str, Session] = {}
         self._implicit: dict[str, Session] = {}
+        self._directory = ""
         self._armed = False
 
     def _after_fork(self) -> None:
@@ -45,6 +46,12 @@ class Registry:
                 atexit.unregister(self.shutdown)
                 atexit.register(self.shutdown)
             return self._planes[url]
+
+    def directory(self) -> str:
+        """Return the working directory that this process had when it was first asked for."""
+        if not self._directory:
+            self._directory = os.getcwd()
+        return self._directory
 
     def forget_plane(self, url: str) -> None:
         """Let go of a plane and shut it down; the next `plane` makes a new one."""
@@ -90,6 +97,7 @@ class Registry:
 
     def shutdown(self) -> None:
         """Close implicit sessions and shut every plane down; at exit, and between tests."""
+        self._directory = ""
         for url in list(self._planes):
             try:
                 self.forget_plane(url)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tappass.session.registry import registry
 from tests.cli.conftest import Command, work
 
 
@@ -46,6 +47,7 @@ def test_an_export_verifies_elsewhere_with_the_key_alone(
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
+    registry.shutdown()  # as in another process
     assert tappass("audit", "verify", export, "--key", public).code == 0
     Path("public.key").write_text(public + "\n")
     assert tappass("audit", "verify", export, "--key", "public.key").code == 0

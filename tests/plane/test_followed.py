@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tappass import PolicyBlockError, tool
-from tappass.plane.connect import connect, url_here
+from tappass.plane.connect import connect, database_of, url_here
 from tappass.session.registry import registry
 from tappass.toolspec import release_names
 
@@ -53,14 +53,14 @@ def test_the_url_that_waits_is_told_once(elsewhere, capfd):
     write_url(elsewhere)
     capfd.readouterr()
     for _ in range(3):
-        assert url_here() == "embedded:"
+        assert database_of(url_here()) == Path(".tappass/tappass.db").absolute()
     assert capfd.readouterr().err.count("the `url` in tappass.toml is not the one that was accepted") == 1
 
 
 def test_settings_that_cannot_be_read_do_not_lead_away_either():
     assert connect().pipelines.current()
     Path("tappass.toml").write_text("url = \n")
-    assert url_here() == "embedded:"
+    assert database_of(url_here()) == Path(".tappass/tappass.db").absolute()
 
 
 def test_where_there_is_no_database_yet_the_url_is_followed(elsewhere, tmp_path):

@@ -247,9 +247,9 @@ def test_metadata_is_kept_as_content_is_and_read_by_rules(tappass_plane, audit_e
         rules:
           - {id: night, tool: crm, when: 'session.metadata.shift == "night"', effect: block}
     """)
-    with tappass_session(name="for ann@acme.com", metadata={"shift": "night", "to": ["ann@acme.com"]}):
-        with pytest.raises(PolicyBlockError):
-            crm()
+    night = tappass_session(name="for ann@acme.com", metadata={"shift": "night", "to": ["ann@acme.com"]})
+    with night, pytest.raises(PolicyBlockError):
+        crm()
     with tappass_session(metadata={"shift": "day"}):
         crm()
     opened = audit_events(type="session.opened")[0]

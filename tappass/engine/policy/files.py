@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ POLICY, FOLDER, SETTINGS = "policy.yaml", "policies", "tappass.toml"
 TESTS = ".test.yaml"
 # A file written twice within one tick of the file system's clock may look unchanged.
 _SETTLED_NS = 2_000_000_000
+_LARGEST = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,12 @@ def _read(path: Path, name: str) -> SourceFile:
         # Passing it over would leave its rules out of force without a word.
         return SourceFile(name, problem="policy files end in `.yaml`; rename it")
     try:
+        found = path.stat()
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+            # Reading a pipe or a device may never end.
+            return SourceFile(name, problem="it is no regular file; replace it by one")
+        if found.st_size > _LARGEST:
+            return SourceFile(name, problem=f"it is larger than {_LARGEST:,} bytes; split it")
         return SourceFile(name, path.read_bytes())
     except OSError as error:
         return SourceFile(name, problem=f"{error.strerror or type(error).__name__}; make it readable, or remove it")
