@@ -82,7 +82,7 @@ class Sessions:
         session_id = opening.id or self._ids.new("ses")
         name = opening.agent or pipeline.settings.agent.name or DEFAULT_AGENT
         told["agent"] = name
-        body = inspection.stored(pipeline.settings, told, pipeline.detectors.inspect(told))
+        body = _kept(pipeline, told)
 
         def write(tx: Tx) -> Open:
             agent_uuid, tier, framework = self._agent(tx, name)
@@ -240,3 +240,10 @@ def _told(opening: Opening) -> dict[str, Any]:
             f"the session was not opened: its name, agent or metadata cannot be recorded ({error.why}); use JSON types"
         ) from None
     return told
+
+
+def _kept(pipeline: Pipeline, told: dict[str, Any]) -> bytes | None:
+    try:
+        return inspection.stored(pipeline.settings, told, pipeline.detectors.inspect(told))
+    except Exception:  # a detector may be anybody's; what cannot be inspected is not kept
+        return None
