@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROUNDS, CALLS = 15, 400
+ROUNDS, CALLS = 6, 3000
 
 RULES = """\
 version: 1

@@ -167,8 +167,8 @@ leaf = _table(
     _bytes("bytes"),
     _bytes("salt", nullable=True),
     _bytes("body", nullable=True),
-    # One index is what the decide path can afford. It answers by itself which calls of a session have not ended.
-    Index("leaf_session", "session_id", "task_id", "type"),
+    # One short index is what the decide path can afford (6 µs of a call); a task is found through its session.
+    Index("leaf_session", "session_id"),
 )
 checkpoint = _table(
     "checkpoint", _number("log_no", key=True), _number("size", key=True), _text("note"), _text("created_at")

@@ -171,7 +171,7 @@ CREATE TABLE leaf (
     PRIMARY KEY (place)
 );
 
-CREATE INDEX leaf_session ON leaf (session_id, task_id, type);
+CREATE INDEX leaf_session ON leaf (session_id);
 
 CREATE TABLE log (
     log_no INTEGER NOT NULL,
