@@ -116,15 +116,8 @@ def govern_callable(
     if (known := known_spec(target)) is not None:
         _refuse_conflict(known, name, url, options, min_tier)
         return target
-    if isinstance(target, staticmethod | classmethod):
-        return type(target)(again(target.__func__))
-    if isinstance(target, types.MethodType):
-        from tappass.proxies import GovernedMethod
-
-        function = again(target.__func__)
-        return GovernedMethod(types.MethodType(function, target.__self__), getattr(function, MARK))
-    if type(target) is functools.partial:
-        return functools.partial(again(target.func), *target.args, **target.keywords)
+    if (rebuilt := _rebuilt(target, again)) is not None:
+        return rebuilt
     _refuse_shape(target)
     spec = claim(
         ToolSpec(
@@ -141,6 +134,20 @@ def govern_callable(
     governed = _wrapper(spec)
     spec.cover(governed)
     return governed
+
+
+def _rebuilt(target: Any, again: Callable[[Any], Any]) -> Any:
+    """Return the same kind of thing around its governed function, None for what is no such thing."""
+    if isinstance(target, staticmethod | classmethod):
+        return type(target)(again(target.__func__))
+    if isinstance(target, types.MethodType):
+        from tappass.proxies import GovernedMethod
+
+        function = again(target.__func__)
+        return GovernedMethod(types.MethodType(function, target.__self__), getattr(function, MARK))
+    if type(target) is functools.partial:
+        return functools.partial(again(target.func), *target.args, **target.keywords)
+    return None
 
 
 def known_spec(target: Any) -> ToolSpec | None:

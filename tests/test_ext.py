@@ -87,7 +87,6 @@ def test_a_plain_session_leaves_the_users_own_except_standing(tappass_plane, aud
 
     tappass_plane.policy(POLICY)
     send = tool(name="send_hook")(lambda to: None)
-    with tappass_session():
-        with pytest.raises(PolicyBlockError):
-            send("eve@evil.example")
+    with tappass_session(), pytest.raises(PolicyBlockError):
+        send("eve@evil.example")
     assert [e.status for e in audit_events(type="session.closed")] == ["completed"]

@@ -58,7 +58,7 @@ def test_agents_are_made_as_the_reference_says():
     assert agent["api_key"].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
     keywords = {"model": "gpt-4o-mini", "respect_breakglass": False, "raise_on_redaction": False}
     other = parameters(AsyncAgent)
-    assert list(other)[0] == "url"
+    assert next(iter(other)) == "url"
     assert other["api_key"].default == ""
     for made in (agent, other):
         for name, default in keywords.items():

@@ -21,12 +21,19 @@ if TYPE_CHECKING:
     from tappass.engine.policy.document import Rule
     from tappass.engine.voting import Held, Voting
 
-app = typer.Typer(no_args_is_help=True, help="Calls that wait for people: list, show, approve, deny.")
+app = typer.Typer(invoke_without_command=True, help="Calls that wait for people: list, show, approve, deny.")
 
 _STATES = ("pending", "approved", "denied", "expired", "redeemed")
 _STYLES = dict(zip(_STATES, ("yellow", "green", "red", "dim", "cyan"), strict=True))
 _CUT = 100
 Id = Annotated[str, typer.Argument(metavar="ID|URL", help="An approval's id, whole, or its approval_url.")]
+
+
+@app.callback()
+def approvals(ctx: typer.Context) -> None:
+    """Without a command: list what waits."""
+    if ctx.invoked_subcommand is None:
+        listing()
 
 
 @app.command("list")

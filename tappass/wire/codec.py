@@ -27,10 +27,10 @@ def encode(value: Any) -> bytes:
     return _plain.encode(value)
 
 
-def decode(data: bytes | str, type: type[T]) -> T:
+def decode(data: bytes | str, shape: type[T]) -> T:
     """Read JSON into a wire type.
 
     Raises:
         msgspec.ValidationError: the data do not have that shape.
     """
-    return msgspec.json.decode(data, type=type)
+    return msgspec.json.decode(data, type=shape)
