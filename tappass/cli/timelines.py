@@ -108,8 +108,11 @@ def _remarks(call: CallLine) -> Iterator[tuple[str, str]]:
         yield f"arguments hold {shown(counts(call.findings))}", "yellow"
     if call.withheld_by:
         yield f"result withheld by {shown(call.withheld_by)}", "red"
-    if call.result_findings:
-        yield f"result held {shown(counts(call.result_findings))}", "yellow"
+    masked = tuple(each for each in call.result_findings if each.rpartition(":")[0] in call.masked)
+    if masked:
+        yield f"result masked: {shown(counts(masked))}", "yellow"
+    if left := tuple(each for each in call.result_findings if each not in masked):
+        yield f"result held {shown(counts(left))}", "yellow"
     if call.error_type:
         yield shown(call.error_type), "red"
     if call.unsettled:

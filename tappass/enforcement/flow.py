@@ -20,6 +20,7 @@ from tappass.enforcement.verdicts import break_glass, refusal
 from tappass.errors import GovernanceDecision
 from tappass.wire.decisions import Decision
 from tappass.wire.endings import COMPLETED, FAILED, Ending, Settlement
+from tappass.wire.findings import kinds_in
 from tappass.wire.refusals import ApprovalNeeded
 
 if TYPE_CHECKING:
@@ -156,5 +157,7 @@ def pump(call: Call, decision: Decision, source: Any, scanner: Scanner | None) -
 
 
 def seen(scanner: Scanner | None) -> dict[str, Any]:
-    """Return what a stream's scanner found, as fields of an ending."""
-    return {} if scanner is None else {"findings": scanner.findings}
+    """Return what a stream's scanner found and replaced, as fields of an ending."""
+    if scanner is None:
+        return {}
+    return {"findings": scanner.findings, "redacted": kinds_in(scanner.redactions)}

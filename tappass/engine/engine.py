@@ -22,7 +22,7 @@ from tappass.wire.codec import canonical
 from tappass.wire.decisions import ALLOW, Decision, DecisionRequest
 from tappass.wire.endings import Ending, Settlement
 from tappass.wire.events import AuditEvent
-from tappass.wire.findings import Finding
+from tappass.wire.findings import Finding, kinds_in
 from tappass.wire.ids import SYSTEM_CLOCK, UUID_IDS, Clock, Ids
 from tappass.wire.obligations import ScanResult
 from tappass.wire.sessions import Opening, SessionRecord
@@ -178,6 +178,7 @@ class Engine:
 
     def _end(self, opened: Open, ending: Ending, settlement: Settlement) -> None:
         usage = ending.usage
+        masked = ending.redacted or kinds_in(settlement.redactions)
         event = msgspec.structs.replace(
             opened.leaf,
             type="call.ended",
@@ -185,12 +186,13 @@ class Engine:
             task_id=ending.task_id,
             status=ending.status,
             blocked_by=settlement.withheld_by,
+            obligations=("redact_result",) if masked else (),
             findings=counted(settlement.findings),
             error_type=ending.error_type,
             duration_us=ending.duration_us,
             model=ending.model,
             tokens=(usage.prompt_tokens, usage.completion_tokens) if usage is not None else (),
-            details={"result": "opaque"} if ending.opaque else {},
+            details={"masked": ",".join(masked)} if masked else {"result": "opaque"} if ending.opaque else {},
         )
         body = None
         if ending.result is not msgspec.UNSET and not ending.opaque:

@@ -45,7 +45,8 @@ class CallLine(msgspec.Struct, frozen=True, kw_only=True):
     """One call: what was decided, and how it ended.
 
     `status` is "" while it has no ending: it runs, or its process was lost. `arguments` are as they were stored, None
-    if their content is not kept; `result_findings` is what its result held, `withheld_by` what kept all of it back.
+    if their content is not kept; `result_findings` is what its result held, `masked` which kinds of it
+    were replaced, `withheld_by` what kept all of it back.
     """
 
     task_id: str
@@ -67,6 +68,7 @@ class CallLine(msgspec.Struct, frozen=True, kw_only=True):
     error_type: str = ""
     withheld_by: str = ""
     result_findings: tuple[str, ...] = ()
+    masked: tuple[str, ...] = ()
     model: str = ""
     tokens: tuple[int, ...] = ()
     approval: ApprovalLine | None = None
@@ -220,4 +222,5 @@ def _call(
     if ending is not None:
         fields |= {name: getattr(ending, name) for name in ("status", "duration_us", "error_type", "model", "tokens")}
         fields |= {"withheld_by": ending.blocked_by, "result_findings": ending.findings}
+        fields["masked"] = tuple(filter(None, ending.details.get("masked", "").split(",")))
     return CallLine(**fields, arguments=said.get("arguments"), approval=approval)

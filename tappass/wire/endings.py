@@ -18,8 +18,8 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     `status` is completed, failed, cancelled or abandoned. `result` is the result in JSON types (`UNSET` where there
     is none to show); `opaque` says that part of it could not be put that way. `scan` echoes the obligation that
-    the result is under. `findings` is what the enforcement point itself saw while streaming. `ran` is False where it
-    is certain that nothing began.
+    the result is under. `findings` is what the enforcement point itself saw while streaming, `redacted` the kinds
+    that it replaced there. `ran` is False where it is certain that nothing began.
     """
 
     session_id: str
@@ -31,6 +31,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     opaque: bool = False
     scan: ScanResult | None = None
     findings: tuple[Finding, ...] = ()
+    redacted: tuple[str, ...] = ()
     withheld: bool = False
     model: str = ""
     usage: Usage | None = None

@@ -30,3 +30,8 @@ class Redaction(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     end: int
     replacement: str
     where: str = ""
+
+
+def kinds_in(redactions: tuple[Redaction, ...]) -> tuple[str, ...]:
+    """Return the kinds that were replaced, each once, sorted."""
+    return tuple(sorted({redaction.kind for redaction in redactions})) if redactions else ()

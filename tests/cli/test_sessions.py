@@ -37,6 +37,7 @@ def test_timeline_shows_each_call_with_rule_outcome_and_masked_arguments(recorde
     assert inner.startswith("├── inner  completed")
     assert blocked.startswith('│   └── BLOCKED  send_email(to="[EMAIL]", body="hi")  by mail-stays-inside  nothing ran')
     assert masked.startswith('└── allowed  crm_lookup(customer="C-1")  by mask-crm')
+    assert "result masked: EMAIL" in masked
     assert "3 calls, 1 refused" in lines[-1]
 
 
@@ -46,6 +47,7 @@ def test_timeline_as_json_nests_children(recorded: str, tappass: Command) -> Non
     assert [call["name"] for call in record["calls"]] == ["send_email", "crm_lookup"]
     assert record["calls"][1]["rules"] == ["mask-crm"]
     assert record["calls"][1]["result_findings"] == ["EMAIL:1"]
+    assert record["calls"][1]["masked"] == ["EMAIL"]
     (child,) = record["children"]
     (refused,) = child["calls"]
     assert (refused["outcome"], refused["blocked_by"], refused["status"]) == ("block", "mail-stays-inside", "")

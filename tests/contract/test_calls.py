@@ -332,3 +332,27 @@ def test_an_error_about_a_result_says_that_the_call_ran(plane, face):
     assert face.run(scenario).ran is True
     plane.policy("version: 1\ndetect: {pii: {result: redact}}")
     assert face.run(lambda: scenario(raise_on_redaction=True)).ran is True
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_ending_says_whether_the_result_was_masked(plane, face, streamed):
+    def body():
+        yield from ("write to a", "nn@ac", "me.com", " or call 10.0.0.1")
+
+    async def scenario(name):
+        if streamed:
+            return "".join(await face.items(face.tool(body, name=name)))
+        return await face.call(face.tool(lambda: "".join(body()), name=name))
+
+    plane.policy("""
+        version: 1
+        rules:
+          - {id: mask, tool: masked, effect: redact, fields: [result], kinds: [EMAIL]}
+        detect: {pii: {result: flag}}
+    """)
+    assert face.run(lambda: scenario("masked")) == "write to [EMAIL] or call 10.0.0.1"
+    assert "ann@" in face.run(lambda: scenario("flagged"))
+    masked, flagged = plane.events(type="call.ended")
+    assert masked.findings == flagged.findings == ("EMAIL:1", "IP_ADDRESS:1")
+    assert (masked.obligations, masked.details) == (("redact_result",), {"masked": "EMAIL"})
+    assert (flagged.obligations, flagged.details) == ((), {})
