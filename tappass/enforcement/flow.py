@@ -68,6 +68,8 @@ def admit(call: Call) -> Flow[Decision]:
         refused = break_glass(decision, decision.break_glass, call.action.name)
         yield from ended(call.ending(FAILED, refused))
     if refused is None:
+        if latch is not None and latch.last is not None:
+            latch.passed(latch_key(action_bytes(call.action), pipeline))
         return decision
     keep(call, refused)
     raise refused

@@ -46,6 +46,7 @@ class Latch:
         self._lock = threading.Lock()
         self._known: OrderedDict[bytes, GovernanceDecision] = OrderedDict()
         self.last: GovernanceDecision | None = None
+        self._last_key = b""
 
     def __bool__(self) -> bool:
         return bool(self._known)
@@ -56,10 +57,16 @@ class Latch:
         # A copy: the same object raised in two threads would mix their tracebacks.
         return None if known is None else copy.copy(known)
 
+    def passed(self, key: bytes) -> None:
+        """Note that an action was let run: a refusal of it is no longer what a guard brings back."""
+        with self._lock:
+            if key == self._last_key:
+                self.last, self._last_key = None, b""
+
     def keep(self, key: bytes, refusal: GovernanceDecision) -> None:
         """Remember a refusal; what may have changed is asked again: what people say, what is left of a budget."""
         with self._lock:
-            self.last = refusal
+            self.last, self._last_key = refusal, key
             if not isinstance(refusal, _CHANGEABLE) and not refusal_of_budget(refusal):
                 # Without its traceback, which would keep every frame and argument on the way alive.
                 self._known[key] = copy.copy(refusal)

@@ -332,3 +332,62 @@ def test_chat_is_held_and_resumed_as_tools_are(plane, face):
 
         assert str(face.run(scenario)) == "done"
         assert len(model.seen) == 1
+
+
+def swallow(send, *args, tries: int = 3) -> None:
+    """Call as a framework does that turns every error into text and tries again."""
+    for _ in range(tries):
+        try:
+            send(*args)
+        except Exception:
+            continue
+
+
+def test_an_approval_that_a_framework_swallowed_comes_back_when_the_guards_unit_ends(plane):
+    from tappass import tool
+    from tappass.ext import unit
+
+    plane.policy(ASK)
+    ran = []
+
+    @tool
+    def pay(amount: int) -> None:
+        ran.append(amount)
+
+    with pytest.raises(ApprovalRequired), unit("run", "crew"):
+        swallow(pay, 5000)
+    assert ran == []
+    assert [e.status for e in plane.events(type="session.closed")] == ["suspended"]
+
+
+def test_in_a_plain_session_the_users_own_except_stands(plane):
+    from tappass import tappass_session, tool
+
+    plane.policy(ASK)
+
+    @tool
+    def pay(amount: int) -> None: ...
+
+    with tappass_session():
+        swallow(pay, 5000)
+    assert [e.status for e in plane.events(type="session.closed")] == ["completed"]
+
+
+def test_a_guard_brings_nothing_back_once_the_held_call_has_run(plane):
+    from tappass import tool
+    from tappass.ext import unit
+
+    plane.policy(ASK)
+    ran = []
+
+    @tool
+    def pay(amount: int) -> None:
+        ran.append(amount)
+
+    with unit("run", "crew"):
+        swallow(pay, 5000)
+        (held,) = voting(plane).list()
+        voting(plane).approve(held.approval_id, person(plane, "ann"), "ok")
+        swallow(pay, 5000, tries=1)
+    assert ran == [5000]
+    assert [e.status for e in plane.events(type="session.closed")] == ["completed"]
