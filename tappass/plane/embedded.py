@@ -21,6 +21,7 @@ from tappass.engine.override import Overriding
 from tappass.engine.pipelines import Pipelines
 from tappass.engine.policy.files import PolicySources
 from tappass.engine.store.connection import MEMORY
+from tappass.engine.store.outage import cannot_record
 from tappass.engine.store.sqlite import SqliteStore
 from tappass.engine.voting import Voting, await_decision
 from tappass.plane.connect import home_of
@@ -74,7 +75,10 @@ class EmbeddedPlane:
     @classmethod
     def at(cls, path: Path) -> EmbeddedPlane:
         """Open the plane whose database is that file; policy lies beside its `.tappass` directory."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_record(str(path), error) from error
         key = log_key(path.parent)
         keys: dict[str, Any] = {"log_key": key, "equality_key": partial(equality_key, path.parent)}
         plane = cls(SqliteStore(path), home_of(path), url=f"sqlite:///{path}", **keys)
