@@ -105,12 +105,14 @@ def test_a_child_forked_while_others_write_works_and_writes_no_leaf_twice(tmp_pa
     stop = threading.Event()
 
     def spin() -> None:
-        with tappass_session(name="thread"):
-            while not stop.is_set():
-                busy(1)
+        while not stop.is_set():
+            # Opening reads the accepted policy: readers, too, wait for a fork to be over.
+            with tappass_session(name="thread"):
+                for _ in range(5):
+                    busy(1)
 
     with tappass_session(name="parent"):
-        threads = [threading.Thread(target=spin) for _ in range(3)]
+        threads = [threading.Thread(target=spin, daemon=True) for _ in range(3)]
         for thread in threads:
             thread.start()
         try:
@@ -127,7 +129,8 @@ def test_a_child_forked_while_others_write_works_and_writes_no_leaf_twice(tmp_pa
         finally:
             stop.set()
             for thread in threads:
-                thread.join()
+                thread.join(timeout=60)
+    assert not any(thread.is_alive() for thread in threads), "a thread waits for a lock that nobody releases"
     log = events(tmp_path)
     keys = [(e.task_id, e.type) for e in log if e.task_id]
     assert len(keys) == len(set(keys))

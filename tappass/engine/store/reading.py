@@ -229,8 +229,12 @@ class Reader:
         self._lock.acquire()
         self._close()
 
-    def after_fork(self) -> None:
-        """Go on, on either side."""
+    def after_fork_in_parent(self) -> None:
+        """Let those go on who wait for the lock: they wait for this one, not for a new one."""
+        self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Start afresh: who held or awaited the lock is not here."""
         self._lock = threading.Lock()
 
     def _close(self) -> None:

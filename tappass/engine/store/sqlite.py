@@ -298,14 +298,14 @@ class SqliteStore:
         """Go on; the connection is opened anew by the next use."""
         if self._owner != threading.get_ident():
             self._lock.release()
-        self.read.after_fork()
+        self.read.after_fork_in_parent()
 
     def after_fork_in_child(self) -> None:
         """Start afresh: what waits belongs to the parent, and so does a connection still open."""
         self._link.leak()
         self._renew()
         self._flusher.reset()
-        self.read.after_fork()
+        self.read.after_fork_in_child()
         for action in self._children:
             action()
 
