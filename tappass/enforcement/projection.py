@@ -13,7 +13,7 @@
 | Enum                                     | its value                        | enum:Name     |
 | dataclass, attrs, msgspec, pydantic      | dict of its fields               | object:Name   |
 
-Anything else, NaN and infinity included, is refused: a condition would read it wrongly.
+Anything else is refused, NaN, infinity and integers beyond 14,000 bits included: a condition would read it wrongly.
 """
 
 from __future__ import annotations

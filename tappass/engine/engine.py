@@ -11,7 +11,7 @@ from tappass.enforcement.port import Scanner
 from tappass.engine import inspection
 from tappass.engine.budgets import Budgets
 from tappass.engine.controls import Controls, read_controls
-from tappass.engine.judgement import Judgement, judge, kept, tag_of
+from tappass.engine.judgement import DETECTOR_FAILED, Judgement, judge, kept, tag_of
 from tappass.engine.leaves import Leaves
 from tappass.engine.pipelines import Pipelines
 from tappass.engine.sessions import Open, Sessions
@@ -140,6 +140,7 @@ class Engine:
             {"arguments": kept(action, judged.findings), "types": action.types},
             judged.findings,
             "/arguments",
+            read=judged.read,
         )
         written = tx.append(event, body)
         if (define := self._definition(request)) is not None:
@@ -167,7 +168,7 @@ class Engine:
                 settlement = inspection.settlement(opened.pipeline.detectors, ending.scan, ending.result, ending.opaque)
             except Exception as error:
                 settlement = Settlement(
-                    withheld_by="detector-failed", reason=f"a detector failed on its result: {type(error).__name__}"
+                    withheld_by=DETECTOR_FAILED, reason=f"a detector failed on its result: {type(error).__name__}"
                 )
         self._end(opened, ending, settlement)
         return settlement
@@ -197,7 +198,11 @@ class Engine:
         body = None
         if ending.result is not msgspec.UNSET and not ending.opaque:
             body = inspection.stored(
-                opened.pipeline.settings, {"result": ending.result}, settlement.findings, "/result"
+                opened.pipeline.settings,
+                {"result": ending.result},
+                settlement.findings,
+                "/result",
+                read=settlement.withheld_by != DETECTOR_FAILED,
             )
 
         def write(tx: Tx) -> None:

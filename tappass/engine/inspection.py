@@ -87,7 +87,9 @@ def settlement(detectors: Detectors, scan: ScanResult, result: Any, opaque: bool
     return Settlement(findings=findings, redactions=merge(f for f in findings if f.kind in masked_kinds))
 
 
-def stored(settings: Settings, value: Any, findings: tuple[Finding, ...], where: str = "") -> bytes | None:
+def stored(
+    settings: Settings, value: Any, findings: tuple[Finding, ...], where: str = "", *, read: bool = True
+) -> bytes | None:
     """Return what is stored beside a leaf: nothing, all, or all with every finding masked.
 
     Args:
@@ -95,9 +97,10 @@ def stored(settings: Settings, value: Any, findings: tuple[Finding, ...], where:
         value: the content; the inspected value stands in it at `where`.
         findings: what was seen, with pointers into the inspected value.
         where: a JSON pointer.
+        read: detectors have read it; nobody knows what to mask in what they have not.
     """
     keep = settings.audit.content
-    if keep == "none":
+    if keep == "none" or (keep == "redacted" and not read):
         return None
     try:
         body = msgspec.json.encode(masked(value, findings, where) if keep == "redacted" else value)

@@ -9,6 +9,7 @@ from tappass.engine.controls import Controls
 from tappass.engine.policy.document import REQUIRE_APPROVAL, REQUIRE_TIER, TIERS
 from tappass.engine.policy.facts import Facts, Verdict
 from tappass.engine.sessions import Open
+from tappass.wire.codec import encode
 from tappass.wire.correlation import Correlation
 from tappass.wire.decisions import ALLOW, BLOCK, NEEDS_APPROVAL, Action, Decision, DecisionRequest
 from tappass.wire.findings import Finding
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _NOTHING_SPENT: dict[str, Any] = {}
 
+DETECTOR_FAILED, TOO_LARGE = "detector-failed", "limits.argument_bytes"
+
 
 class Judgement:
     """What is known of one call while it is decided; the gates change it, then it is recorded.
@@ -31,6 +34,7 @@ class Judgement:
         held: policy asks for people, and nobody has agreed yet.
         would_be: the outcome that observe or break-glass relaxed.
         approval_id: the approval that it waits for, or that let it run.
+        read: detectors have read its arguments.
         spending: what it is going to spend, None where nothing is counted.
     """
 
@@ -45,6 +49,7 @@ class Judgement:
         "held",
         "obligations",
         "opened",
+        "read",
         "reason",
         "refusal",
         "request",
@@ -76,6 +81,7 @@ class Judgement:
         self.would_be = ""
         self.break_glass: BreakGlass | None = None
         self.approval_id = ""
+        self.read = True
         self.budgets: tuple[str, ...] = ()
         self.spending: Spending | None = None
 
@@ -148,6 +154,8 @@ def judge(
 ) -> Judgement:
     """Ask the detectors and the policy about a call; whatever goes wrong there blocks it."""
     action = request.action
+    if (size := len(encode(kept(action)))) > (most := opened.pipeline.settings.limits.argument_bytes):
+        return _too_large(opened, request, controls, size, most)
     try:
         everywhere = opened.pipeline.detectors.inspect(inspection.readable(action))
         findings = once(action, everywhere)
@@ -155,8 +163,9 @@ def judge(
     except Exception as error:  # a detector may be anybody's; whatever it does, the call is blocked
         everywhere, findings = (), ()
         reason = f"blocked because a detector failed ({type(error).__name__})"
-        verdict = Verdict(outcome=BLOCK, blocked_by="detector-failed", reason=reason)
+        verdict = Verdict(outcome=BLOCK, blocked_by=DETECTOR_FAILED, reason=reason)
     judged = Judgement(opened, request, controls, verdict, everywhere, findings)
+    judged.read = verdict.blocked_by != DETECTOR_FAILED
     if verdict.outcome == REQUIRE_TIER:
         judged.refusal = TierDenied(required_tier=verdict.required_tier, actual_tier=judged.tier)
     elif verdict.outcome not in (ALLOW, REQUIRE_APPROVAL):
@@ -165,6 +174,15 @@ def judge(
         _need_tier(judged, request.definition.min_tier)
     if opened.record.mode == OBSERVE:
         judged.relax()
+    return judged
+
+
+def _too_large(opened: Open, request: DecisionRequest, controls: Controls, size: int, most: int) -> Judgement:
+    """Refuse arguments that are too many to be read, also where policy's own refusals are only observed."""
+    reason = f"blocked: its arguments have {size:,} bytes, and the setting `{TOO_LARGE}` allows {most:,}"
+    judged = Judgement(opened, request, controls, Verdict(outcome=BLOCK, blocked_by=TOO_LARGE, reason=reason), (), ())
+    judged.refusal = PolicyBlock(blocked_by=TOO_LARGE)
+    judged.read = False
     return judged
 
 
