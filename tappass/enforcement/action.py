@@ -17,7 +17,7 @@ from tappass.wire.chat import Usage
 from tappass.wire.codec import canonical
 from tappass.wire.correlation import Correlation
 from tappass.wire.decisions import Action, Decision, DecisionRequest, ToolDefinition
-from tappass.wire.endings import ABANDONED, CANCELLED, FAILED, Ending
+from tappass.wire.endings import CANCELLED, FAILED, Ending
 from tappass.wire.ids import SYSTEM_CLOCK, UUID_IDS
 from tappass.wire.obligations import ScanResult
 from tappass.wire.refusals import BreakGlass
@@ -267,9 +267,7 @@ def _by_value(value: Any) -> Any:
 
 
 def status_of(error: BaseException) -> str:
-    """Return how a call ended that ended with this error."""
-    if isinstance(error, GeneratorExit):
-        return ABANDONED
+    """Return how a call ended that ended with this error; a generator's exit is the driver's to settle."""
     if isinstance(error, KeyboardInterrupt | SystemExit) or is_cancellation(error):
         return CANCELLED
     return FAILED

@@ -68,6 +68,9 @@ class PausedCall(_Half):
                 effect = self._step(value, raised)
         except StopIteration as stop:
             return stop.value
+        except GeneratorExit:
+            self._plane.abandon(self._call.ending(ABANDONED))
+            raise
 
 
 class AsyncPausedCall(_Half):
@@ -109,3 +112,6 @@ class AsyncPausedCall(_Half):
                 effect = self._step(value, raised)
         except StopIteration as stop:
             return stop.value
+        except GeneratorExit:
+            self._plane.abandon(self._call.ending(ABANDONED))
+            raise

@@ -19,7 +19,7 @@ BLOCK = "version: 1\nrules:\n  - {id: no, tool: 'no_*', effect: block}\n"
 
 @pytest.fixture(autouse=True)
 def _watched():
-    faulthandler.dump_traceback_later(120, exit=True)
+    faulthandler.dump_traceback_later(300, exit=True)
     yield
     faulthandler.cancel_dump_traceback_later()
 
