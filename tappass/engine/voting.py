@@ -244,9 +244,9 @@ class Voting:
 
         Woken by votes in this process; votes of others are looked for five times a second. Holds no lock meanwhile.
         """
-        until = self._clock.monotonic_ns() + int(timeout_s * 1e9)
+        until_s = self._clock.monotonic_ns() / 1e9 + timeout_s  # may be infinite
         while (state := self.state(token)) == PENDING:
-            left_s = (until - self._clock.monotonic_ns()) / 1e9
+            left_s = until_s - self._clock.monotonic_ns() / 1e9
             if left_s <= 0:
                 break
             with self._changed:

@@ -10,6 +10,7 @@ import pytest
 
 from tappass import Agent, ApprovalRequired, AsyncAgent, PolicyBlockError, TapPassConfigError, resume
 from tappass.engine.approver import Approver
+from tappass.wire.ids import SYSTEM_CLOCK, rfc3339
 
 ASK = """
     version: 1
@@ -391,3 +392,38 @@ def test_a_guard_brings_nothing_back_once_the_held_call_has_run(plane):
         swallow(pay, 5000, tries=1)
     assert ran == [5000]
     assert [e.status for e in plane.events(type="session.closed")] == ["completed"]
+
+
+def test_a_waiting_call_whose_approval_expires_is_refused_and_does_not_run(plane, face):
+    plane.policy(dedent(ASK).replace("expires_in: 1h", "expires_in: 1s"))
+    ran = []
+
+    async def scenario():
+        pay = pay_on(face, ran)
+        with pytest.raises(PolicyBlockError, match="has expired") as caught:
+            async with face.session(on_approval="wait"):
+                await face.call(pay, 5000)
+        assert caught.value.blocked_by == "approval-expired"
+
+    face.run(scenario)
+    assert ran == []
+    assert len(plane.events(type="approval.expired")) == 1
+
+
+@pytest.mark.parametrize("state", ["pending", "approved"])
+def test_an_approval_that_ran_out_of_time_is_refused(plane, face, state):
+    plane.policy(dedent(ASK).replace("expires_in: 1h", "expires_in: 1s"))
+    ran = []
+
+    async def scenario():
+        pay = pay_on(face, ran)
+        error = await ask(face, pay, 5000)
+        if state == "approved":
+            voting(plane).approve(voting(plane).list()[0].approval_id, person(plane, "ann"), "ok")
+        while rfc3339(SYSTEM_CLOCK.time_ns()) < error.expires_at:
+            await anyio.sleep(0.05) if face.backend != "sync" else threading.Event().wait(0.05)
+        with pytest.raises(PolicyBlockError, match="has expired"):
+            await resumed(face, error.resume_token, pay, 5000)
+
+    face.run(scenario)
+    assert ran == []
