@@ -263,7 +263,7 @@ def test_request_that_goes_around_the_rules_is_never_decided(gateway: Subject, s
 def test_stream_without_usage_is_recorded_without(gateway: Subject) -> None:
     gateway.model.refuse_stream_options = True
     assert said(gateway.stream()) == "Hello."
-    assert gateway.ended().tokens == (0, 0)
+    assert gateway.ended().tokens == ()
 
 
 def test_closed_stream_settles_as_abandoned_and_ends_the_request(gateway: Subject) -> None:
