@@ -253,6 +253,8 @@ def row(what: str, figure: str, ratio: str, promise: str) -> None:
 
 
 def main() -> None:
+    from tappass.session.registry import registry
+
     python = os.environ.get("AGENTMESH_PYTHON")
     other = Agentmesh(python) if python else None
     with tempfile.TemporaryDirectory() as name:
@@ -273,6 +275,7 @@ def main() -> None:
         plain, redeemed = redemption(root)
         row("call that redeems an approval (p50)", f"{redeemed:.1f} µs", f"{redeemed / plain:.2f}", "at most 3 calls")
         row("memory, 90,000 calls after 10,000", f"{growth(root):+.1f} MB", "", "at most +5 MB")
+        registry.shutdown()
     ours, theirs = imports()
     row("import of the public names", f"{ours:.0f} ms", f"{ours / theirs:.2f}", "at most 1.50 of msgspec + decorator")
     row("verification on one core", f"{verification():,.0f} /s", "", "at least 300,000 /s")
