@@ -23,6 +23,8 @@ from tappass.wire.decisions import ToolDefinition
 from tappass.wire.ids import Clock, rfc3339
 
 FIRST_USE = "first-use"
+# The directories without a policy that this process was told of.
+_warned: set[Path] = set()
 
 _LATEST = (
     "SELECT pipeline_uuid, bundle, settings, sources_digest, accepted_by, accepted_at FROM policy_version"
@@ -112,7 +114,7 @@ class Pipelines:
         """Return the version that sessions opened now are under.
 
         A new database accepts what it finds ("first-use"). After that a change waits for `tappass policy accept`,
-        unless the accepted settings say `reload = "auto"`.
+        unless the accepted settings say `reload = "auto"`. Where there is no policy at all, a line says so once.
 
         Raises:
             TapPassConfigError: there is no accepted version, and the one on disk is wrong.
@@ -121,11 +123,23 @@ class Pipelines:
             accepted = self.accepted()
             sources = self.sources()
             if accepted is None:
-                return self._accept(sources, FIRST_USE, None)
-            if sources.digest == accepted.sources_digest:
-                self._told = ""
-                return accepted
-            return self._changed(accepted, sources)
+                accepted = self._accept(sources, FIRST_USE, None)
+            elif sources.digest != accepted.sources_digest:
+                return self._changed(accepted, sources)
+            self._told = ""
+            if not sources.policies:
+                self._warn_of_no_policy()
+            return accepted
+
+    def _warn_of_no_policy(self) -> None:
+        """Say once in a process, on stderr, that there are no rules; where code gives the policy it knows."""
+        if self._directory is not None and self._directory not in _warned:
+            _warned.add(self._directory)
+            print(  # noqa: T201
+                f"tappass: there is no policy in {self._directory}: calls are allowed and recorded, secrets in them "
+                "masked; `tappass init` writes a policy to start from",
+                file=sys.stderr,
+            )
 
     def _changed(self, accepted: Pipeline, sources: PolicySources) -> Pipeline:
         problem = ""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tappass import TapPassConfigError, tool
+from tappass import TapPassConfigError, tappass_session, tool
 
 RULE = "version: 1\nrules:\n  - {id: r, tool: pay_known, when: args.%s > 5, effect: block}\n"
 
@@ -32,3 +34,21 @@ def test_a_refused_policy_or_setting_leaves_the_good_ones_to_be_used_with_what_c
     current = tappass_plane.plane.pipelines.current()
     assert current.settings.audit.content == "none"
     assert current.policy.document.default == "allow"
+
+
+def test_without_a_policy_one_line_names_the_command_that_writes_one(capfd):
+    for name in ("first", "second", "third"):
+        with tappass_session(name=name):
+            tool(name=f"unruled_{name}")(lambda: None)()
+    told = capfd.readouterr().err
+    assert told.count("tappass: there is no policy in") == 1
+    assert "`tappass init`" in told
+
+
+def test_no_such_line_where_there_is_a_policy_or_a_plane_in_memory(capfd, tappass_plane):
+    with tappass_session():
+        tool(name="unruled_fourth")(lambda: None)()
+    Path("policy.yaml").write_text("version: 1\n")
+    with tappass_session(url="embedded:"):
+        tool(name="unruled_fifth")(lambda: None)()
+    assert "no policy" not in capfd.readouterr().err
