@@ -119,9 +119,7 @@ class Reading:
         items = []
         while self._pieces and self._pieces[0].end <= self._scanner.shown:
             piece = self._pieces.popleft()
-            text = self._text(piece, piece.end)
-            if text or not piece.begun:
-                items.append(self._typed(text))
+            items.append(self._typed(self._text(piece, piece.end)))
         start = self._pieces[0].start if self._pieces else self._end
         self._spans = [span for span in self._spans if span.end > start]
         return items
