@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 import msgspec
 import typer
 
-from tappass.cli.console import emit, say, shown
+from tappass.cli.console import complain, emit, say, shown
 from tappass.cli.exits import NO
 from tappass.cli.options import Json
 from tappass.cli.place import Place, here
@@ -75,7 +75,8 @@ class Found:
 def _sound(found: Found, cases: int) -> str:
     if found.policy is None:
         return f"no problems in {cases} files of cases"
-    return f"no problems: {len(found.policy.document.rules)} rules, pipeline {found.policy.pipeline_uuid}"
+    rules = len(found.policy.document.rules)
+    return f"no problems: {rules} {'rule' if rules == 1 else 'rules'}, pipeline {found.policy.pipeline_uuid}"
 
 
 def _parted(paths: list[Path]) -> tuple[list[Path], list[Path]]:
@@ -196,12 +197,14 @@ def try_out(
 ) -> None:
     """Say what the policy on disk answers to a call that nobody makes; exits with 1 if it would not run."""
     from tappass.engine.detect.detectors import Detectors
+    from tappass.engine.policy.problems import meant
     from tappass.engine.policy.trial import arguments_of, call_facts
 
     given = arguments_of(arguments or [])
     with here() as place:
         policy = load(_sources([place.home]))
         waits = place.database.exists() and place.pipelines().pending() is not None
+        seen = set() if llm else {tool.name for tool in _tools(place)}
     facts = call_facts("llm" if llm else "tool", name, given, agent_tier=tier)
     findings = Detectors().inspect(facts.arguments)
     verdict = policy.evaluate(msgspec.structs.replace(facts, findings=findings))
@@ -212,6 +215,8 @@ def try_out(
         _say_verdict(name, verdict, redacted)
         if waits:
             say("this is the policy on disk; until `tappass policy accept` the last accepted one rules")
+    if seen and name not in seen:
+        complain(f"no tool called {shown(name)} has been seen here; {meant(name, sorted(seen))}")
     if verdict.outcome != "allow":
         raise typer.Exit(NO)
 

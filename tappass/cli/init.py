@@ -63,11 +63,13 @@ def initialise(place: Place, *, new_key: bool = False) -> Initialised:
     from tappass.engine.leaves import Leaves
     from tappass.wire.ids import SYSTEM_CLOCK
 
+    # What somebody, or a tool, changed since calls first ran here is for a person to see before it rules.
+    waits = place.database.exists() and place.pipelines().changed()
     written = _write_templates(place.home)
     made = [*written, *_make_database(place.database)]
     approvers = Approvers(place.store, Leaves(SYSTEM_CLOCK))
     pipelines = place.pipelines()
-    if pipelines.accepted() is None or (written and not approvers.exist()):
+    if pipelines.accepted() is None or (written and not waits and not approvers.exist()):
         # Once there is a key only its holder accepts: or removing policy.yaml and this command would bring it down.
         pipelines.accept(identity())
     key = approvers.make(anew=new_key)

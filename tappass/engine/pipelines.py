@@ -174,6 +174,11 @@ class Pipelines:
             return Pending(sources.digest, str(error))
         return Pending(sources.digest)
 
+    def changed(self) -> bool:
+        """Tell whether what lies on disk is not what was accepted; False where nothing was yet."""
+        accepted = self.accepted()
+        return accepted is not None and self.sources().digest != accepted.sources_digest
+
     def accept(self, by: str) -> tuple[Pipeline | None, Pipeline]:
         """Put what lies on disk in force for sessions opened from now on; return the old version and the new.
 

@@ -158,3 +158,15 @@ def test_a_file_where_the_directory_should_be_is_one_line(tappass: Command) -> N
     done = tappass("init")
     assert done.code == 2
     assert done.err.count("\n") == 1
+
+
+def test_a_change_that_waits_is_not_accepted_by_setting_up(tappass: Command) -> None:
+    """A tool may have written it between the first call and `tappass init`."""
+    work_without_policy()
+    Path("policy.yaml").write_text("version: 1\ndefault: block\n")
+    done = tappass("init")
+    assert done.code == 0
+    assert "run `tappass policy accept`" in done.out
+    assert tappass("policy", "show", "--json").json["accepted"]["policy"].get("default", "allow") == "allow"
+    assert tappass("policy", "accept", "--yes").code == 0
+    assert tappass("policy", "show", "--json").json["accepted"]["policy"]["default"] == "block"

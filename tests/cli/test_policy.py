@@ -352,3 +352,16 @@ def test_what_check_rejects_is_not_accepted_and_the_old_policy_rules_on(recorded
     shown = tappass("policy", "show", "--json").json
     assert shown["accepted"] == before
     assert "no argument `recipient`" in shown["pending"]["problem"]
+
+
+def test_one_rule_is_one_rule(tappass: Command) -> None:
+    write("version: 1\nrules: [{id: one, tool: a, effect: block}]\n")
+    assert "no problems: 1 rule, pipeline" in tappass("policy", "check").out
+
+
+def test_trying_a_tool_that_nobody_has_seen_says_so(recorded: str, tappass: Command) -> None:
+    tried = tappass("policy", "try", "sendemail", "to=eve@evil.example")
+    assert tried.code == 0
+    assert "no tool called sendemail has been seen here; did you mean `send_email`?" in tried.err
+    assert "has been seen" not in tappass("policy", "try", "send_email", "to=a@acme.com").err
+    assert "has been seen" not in tappass("policy", "try", "--llm", "gpt", "prompt=hi").err
