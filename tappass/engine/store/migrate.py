@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import resources
 
 from tappass.engine.store.outage import cannot_record
@@ -25,17 +27,17 @@ def revision_sql(revision: str, dialect: str) -> str:
 
 
 def prepare(path: str) -> None:
-    """Create the tables of an SQLite file, or bring them up to date; costs 0.2 ms where nothing is to be done.
+    """Create the tables of an SQLite file, or bring them up to date; costs 0.5 ms where nothing is to be done.
 
     Raises:
         TapPassConnectionError: the file cannot be opened or written.
-        TapPassConfigError: a newer tappass wrote it.
+        TapPassConfigError: a newer tappass wrote it, or an unreleased one with the same number and other tables.
     """
     try:
-        if os.path.exists(path) and _version_of(path) == HEAD:
+        if os.path.exists(path) and _version_of(path) == (HEAD, tables()):
             return
         with _alone(path):
-            version = _version_of(path)
+            version, made = _version_of(path)
             if version == "":
                 _create(path)
             elif version not in REVISIONS:
@@ -44,6 +46,10 @@ def prepare(path: str) -> None:
                 )
             elif version != HEAD:
                 upgrade(path)
+            elif made != tables():
+                raise TapPassConfigError(
+                    f"{path} was made by an unreleased tappass whose tables were other ones; move it out of the way"
+                )
     except (sqlite3.Error, OSError) as error:
         raise cannot_record(path, error) from error
 
@@ -52,20 +58,27 @@ def create(connection: sqlite3.Connection) -> None:
     """Create every table on an open connection, all or none."""
     script = "".join(revision_sql(revision, "sqlite") for revision in REVISIONS)
     stamp = f"CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY);\n{_STAMP};"
+    stamp += f"\nPRAGMA user_version = {tables()};"
     connection.executescript(f"BEGIN IMMEDIATE;\n{script}\n{stamp}\nCOMMIT;")
 
 
 _STAMP = f"INSERT INTO alembic_version VALUES ('{HEAD}')"  # noqa: S608 - our own constant
 
 
-def _version_of(path: str) -> str:
+@cache
+def tables() -> int:
+    """Return a number that stands for the text of all revisions; a file keeps it as its `user_version`."""
+    return zlib.crc32("".join(revision_sql(revision, "sqlite") for revision in REVISIONS).encode()) & 0x7FFF_FFFF
+
+
+def _version_of(path: str) -> tuple[str, int]:
     connection = sqlite3.connect(path, timeout=30, isolation_level=None)
     try:
         row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-        return str(row[0]) if row else ""
+        return str(row[0]) if row else "", connection.execute("PRAGMA user_version").fetchone()[0]
     except sqlite3.OperationalError as error:
         if "no such table" in str(error):
-            return ""
+            return "", 0
         raise
     finally:
         connection.close()
@@ -93,6 +106,11 @@ def upgrade(path: str) -> None:
     config.set_main_option("script_location", scripts())
     config.attributes["url"] = f"sqlite:///{path}"
     command.upgrade(config, "head")
+    connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+    try:
+        connection.execute(f"PRAGMA user_version = {tables()}")
+    finally:
+        connection.close()
 
 
 def scripts() -> str:

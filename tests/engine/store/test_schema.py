@@ -114,3 +114,20 @@ def test_postgresql_takes_the_same_revision(tmp_path):
         assert count == len(schema.metadata.tables)
     finally:
         server.cleanup()
+
+
+def test_a_file_of_the_same_number_with_other_tables_is_refused_by_name(tmp_path):
+    made = str(tmp_path / "made.db")
+    migrate.prepare(made)
+    migrate.prepare(made)
+    connection = sqlite3.connect(made)
+    connection.execute("PRAGMA user_version = 7")
+    connection.close()
+    with pytest.raises(TapPassConfigError, match=r"made\.db was made by an unreleased tappass"):
+        migrate.prepare(made)
+
+
+def test_a_migrated_file_is_as_good_as_a_fresh_one(tmp_path):
+    migrated = str(tmp_path / "migrated.db")
+    migrate.upgrade(migrated)
+    migrate.prepare(migrated)
