@@ -9,7 +9,7 @@ import msgspec
 
 from tappass.enforcement.projection import escape
 from tappass.enforcement.redaction import StreamRedactor, merge, redact_value
-from tappass.engine.detect.detectors import CONTEXT, Detectors, expand
+from tappass.engine.detect.detectors import Detectors, expand
 from tappass.engine.policy.facts import Verdict
 from tappass.engine.settings import Settings
 from tappass.errors import TapPassConfigError
@@ -125,12 +125,4 @@ def masked(value: Any, findings: tuple[Finding, ...], where: str) -> Any:
 def scanner(scan: ScanResult) -> StreamRedactor:
     """Return a reader for one streamed result."""
     detectors = detectors_for(scan.redact + scan.block + scan.flag)
-    return StreamRedactor(
-        detectors.find,
-        detectors.window(),
-        redact=kinds_of(scan.redact),
-        block=kinds_of(scan.block),
-        require=scan.require,
-        context=CONTEXT,
-        open_at=detectors.open_at,
-    )
+    return detectors.redactor(redact=kinds_of(scan.redact), block=kinds_of(scan.block), require=scan.require)
