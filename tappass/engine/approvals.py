@@ -18,7 +18,7 @@ from tappass.engine.judgement import Judgement, kept
 from tappass.engine.leaves import Leaves
 from tappass.engine.policy.document import REQUIRE_APPROVAL
 from tappass.engine.policy.facts import ApprovalTerms
-from tappass.engine.store.transaction import Tx
+from tappass.engine.store.port import Tx
 from tappass.wire.codec import canonical
 from tappass.wire.decisions import Action
 from tappass.wire.ids import Clock, Ids, rfc3339

@@ -18,8 +18,7 @@ import msgspec
 
 from tappass.engine.audit.keys import kept
 from tappass.engine.leaves import Leaves
-from tappass.engine.store.sqlite import SqliteStore
-from tappass.engine.store.transaction import Tx
+from tappass.engine.store.port import Store, Tx
 from tappass.engine.words import worded
 from tappass.errors import TapPassConfigError
 from tappass.wire.ids import SYSTEM_CLOCK, UUID_IDS, Clock, Ids, rfc3339
@@ -91,7 +90,7 @@ class Approvers:
         ids: where ids come from.
     """
 
-    def __init__(self, store: SqliteStore, leaves: Leaves, clock: Clock = SYSTEM_CLOCK, ids: Ids = UUID_IDS) -> None:
+    def __init__(self, store: Store, leaves: Leaves, clock: Clock = SYSTEM_CLOCK, ids: Ids = UUID_IDS) -> None:
         self._store, self._leaves = store, leaves
         self._clock, self._ids = clock, ids
 

@@ -13,8 +13,7 @@ import msgspec
 from tappass.engine.approver import Approver
 from tappass.engine.leaves import Leaves
 from tappass.engine.policy import globs
-from tappass.engine.store.sqlite import SqliteStore
-from tappass.engine.store.transaction import Tx
+from tappass.engine.store.port import Store, Tx
 from tappass.engine.words import reasoned, worded
 from tappass.errors import TapPassConfigError
 from tappass.wire.codec import canonical
@@ -109,7 +108,7 @@ def scope_of(text: str) -> Scope:
 class BreakGlasses:
     """The overrides of one organisation. Whoever changes something here has shown an approver key."""
 
-    def __init__(self, store: SqliteStore, leaves: Leaves, clock: Clock = SYSTEM_CLOCK, ids: Ids = UUID_IDS) -> None:
+    def __init__(self, store: Store, leaves: Leaves, clock: Clock = SYSTEM_CLOCK, ids: Ids = UUID_IDS) -> None:
         self._store, self._leaves = store, leaves
         self._clock, self._ids = clock, ids
 

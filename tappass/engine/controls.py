@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from tappass.engine.store.transaction import Tx
+from tappass.engine.store.port import Tx
 
 _TIERS = "SELECT agent_uuid, tier FROM agent WHERE org_id = ?"
 _BREAK_GLASS = (

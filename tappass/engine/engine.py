@@ -15,8 +15,7 @@ from tappass.engine.judgement import DETECTOR_FAILED, Judgement, judge, kept, ta
 from tappass.engine.leaves import Leaves
 from tappass.engine.pipelines import Pipelines
 from tappass.engine.sessions import Open, Sessions
-from tappass.engine.store.sqlite import SqliteStore
-from tappass.engine.store.transaction import Tx
+from tappass.engine.store.port import Store, Tx
 from tappass.engine.voting import Voting
 from tappass.wire.codec import canonical
 from tappass.wire.decisions import ALLOW, Decision, DecisionRequest
@@ -46,7 +45,7 @@ class Engine:
 
     def __init__(
         self,
-        store: SqliteStore,
+        store: Store,
         pipelines: Pipelines,
         leaves: Leaves,
         voting: Voting,

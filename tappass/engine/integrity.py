@@ -13,7 +13,7 @@ from tappass.engine.judgement import Judgement
 from tappass.engine.leaves import Leaves
 from tappass.engine.policy.facts import TOOL
 from tappass.engine.settings import FIRST_USE, RECORD
-from tappass.engine.store.transaction import Tx
+from tappass.engine.store.port import Tx
 from tappass.wire.codec import canonical
 from tappass.wire.decisions import DecisionRequest, ToolDefinition
 from tappass.wire.ids import Clock, rfc3339
@@ -119,8 +119,7 @@ class Integrity:
     def _define(self, tx: Tx, key: Key, definition: ToolDefinition) -> None:
         """Keep a definition that only a chat turn has shown; the engine keeps those of calls."""
         org = self._leaves.org_id
-        tx.control(org)
-        seen = (rfc3339(self._clock.time_ns()), tx.heads[org].size)
+        seen = (rfc3339(self._clock.time_ns()), tx.next_seq(org))
         server, name, digest = key
         tx.execute(_DEFINE, (org, self._leaves.project_id, digest, server, name, canonical(definition), *seen))
 

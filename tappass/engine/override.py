@@ -7,7 +7,7 @@ from tappass.engine.judgement import Judgement, facts_of
 from tappass.engine.leaves import Leaves
 from tappass.engine.policy import document
 from tappass.engine.policy.merge import FAILED
-from tappass.engine.store.transaction import Tx
+from tappass.engine.store.port import Tx
 from tappass.wire.ids import Clock
 from tappass.wire.refusals import BreakGlass, IntegrityViolation, PolicyBlock
 

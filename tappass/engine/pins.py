@@ -9,8 +9,7 @@ import msgspec
 from tappass.engine.approver import Approver
 from tappass.engine.integrity import APPROVED, REVOKED
 from tappass.engine.leaves import Leaves
-from tappass.engine.store.sqlite import SqliteStore
-from tappass.engine.store.transaction import Tx
+from tappass.engine.store.port import Store, Tx
 from tappass.engine.words import reasoned, worded
 from tappass.errors import TapPassConfigError
 from tappass.wire.decisions import ToolDefinition
@@ -51,7 +50,7 @@ class Pin(msgspec.Struct, frozen=True, kw_only=True):
 class Pins:
     """The tool definitions of one project. Whoever changes something here has shown an approver key."""
 
-    def __init__(self, store: SqliteStore, leaves: Leaves, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(self, store: Store, leaves: Leaves, clock: Clock = SYSTEM_CLOCK) -> None:
         self._store, self._leaves, self._clock = store, leaves, clock
 
     def all(self) -> list[Pin]:

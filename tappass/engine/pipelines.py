@@ -15,8 +15,7 @@ from tappass.engine.policy.policy import Policy
 from tappass.engine.policy.problems import failed
 from tappass.engine.settings import Settings
 from tappass.engine.store import forking
-from tappass.engine.store.sqlite import SqliteStore
-from tappass.engine.store.transaction import Tx
+from tappass.engine.store.port import Store, Tx
 from tappass.errors import TapPassConfigError, TapPassError
 from tappass.wire.codec import decode
 from tappass.wire.decisions import ToolDefinition
@@ -78,7 +77,7 @@ class Pipelines:
 
     def __init__(
         self,
-        store: SqliteStore,
+        store: Store,
         directory: Path | None,
         leaves: Leaves,
         clock: Clock,
@@ -239,7 +238,7 @@ class Pipelines:
         return self._current
 
 
-def known_tools(store: SqliteStore) -> list[ToolDefinition]:
+def known_tools(store: Store) -> list[ToolDefinition]:
     """Return the tools that have run here; of several definitions of one the newest, for that one will run."""
     found = (decode(row[0], ToolDefinition) for row in store.read.query(_TOOLS))
     return list({(tool.server, tool.name): tool for tool in found}.values())

@@ -11,8 +11,7 @@ from tappass.enforcement.projection import Unprojectable, project
 from tappass.engine import inspection
 from tappass.engine.leaves import Leaves
 from tappass.engine.pipelines import Pipeline, Pipelines
-from tappass.engine.store.sqlite import SqliteStore
-from tappass.engine.store.transaction import Tx
+from tappass.engine.store.port import Store, Tx
 from tappass.errors import TapPassConfigError
 from tappass.wire.events import AuditEvent
 from tappass.wire.ids import Clock, Ids, rfc3339
@@ -58,7 +57,7 @@ class Open:
 class Sessions:
     """The sessions of one project."""
 
-    def __init__(self, store: SqliteStore, pipelines: Pipelines, leaves: Leaves, clock: Clock, ids: Ids) -> None:
+    def __init__(self, store: Store, pipelines: Pipelines, leaves: Leaves, clock: Clock, ids: Ids) -> None:
         self._store = store
         self._pipelines = pipelines
         self._leaves = leaves

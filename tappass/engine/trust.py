@@ -12,8 +12,7 @@ from tappass.engine.approver import Approver
 from tappass.engine.leaves import Leaves
 from tappass.engine.policy.document import TIERS
 from tappass.engine.sessions import DEFAULT_TIER
-from tappass.engine.store.sqlite import SqliteStore
-from tappass.engine.store.transaction import Tx
+from tappass.engine.store.port import Store, Tx
 from tappass.engine.words import reasoned, worded
 from tappass.errors import TapPassConfigError
 from tappass.wire.ids import SYSTEM_CLOCK, UUID_IDS, Clock, Ids, rfc3339
@@ -83,7 +82,7 @@ class AgentKey(msgspec.Struct, frozen=True, kw_only=True):
 class Agents:
     """The agents of one project. Whoever changes something here has shown an approver key."""
 
-    def __init__(self, store: SqliteStore, leaves: Leaves, clock: Clock = SYSTEM_CLOCK, ids: Ids = UUID_IDS) -> None:
+    def __init__(self, store: Store, leaves: Leaves, clock: Clock = SYSTEM_CLOCK, ids: Ids = UUID_IDS) -> None:
         self._store, self._leaves = store, leaves
         self._clock, self._ids = clock, ids
 

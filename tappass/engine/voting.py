@@ -21,8 +21,7 @@ from tappass.engine.approver import Approver
 from tappass.engine.hopping import hop
 from tappass.engine.leaves import Leaves
 from tappass.engine.policy.document import Rule, from_bundle
-from tappass.engine.store.sqlite import SqliteStore
-from tappass.engine.store.transaction import Tx
+from tappass.engine.store.port import Store, Tx
 from tappass.errors import TapPassConfigError
 from tappass.wire.codec import canonical
 from tappass.wire.ids import Clock, rfc3339
@@ -94,7 +93,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
 class Voting:
     """The approvals of one project, for the people who decide."""
 
-    def __init__(self, store: SqliteStore, leaves: Leaves, gate: ApprovalGate, clock: Clock) -> None:
+    def __init__(self, store: Store, leaves: Leaves, gate: ApprovalGate, clock: Clock) -> None:
         self._store = store
         self._leaves = leaves
         self._gate = gate

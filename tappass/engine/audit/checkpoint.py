@@ -19,9 +19,8 @@ import msgspec
 
 from tappass.engine.audit.keys import LogKey, PublicKey
 from tappass.engine.audit.merkle import root
+from tappass.engine.store.port import Store, Tx
 from tappass.engine.store.reading import LogHead
-from tappass.engine.store.sqlite import SqliteStore
-from tappass.engine.store.transaction import Tx
 from tappass.errors import TapPassConnectionError
 from tappass.wire.ids import SYSTEM_CLOCK, Clock, rfc3339
 
@@ -115,7 +114,7 @@ class Checkpointer:
 
     def __init__(
         self,
-        store: SqliteStore,
+        store: Store,
         key: LogKey,
         *,
         witness: str | os.PathLike[str] | None = None,
@@ -172,7 +171,7 @@ class Checkpointer:
             ) from error
 
 
-def public_key(store: SqliteStore, key: LogKey, org_id: str) -> PublicKey | None:
+def public_key(store: Store, key: LogKey, org_id: str) -> PublicKey | None:
     """Return the key that verifies an organisation's log; None before its first event."""
     head = store.read.head(org_id)
     return key.public(origin(head.log_id)) if head else None

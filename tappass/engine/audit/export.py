@@ -23,8 +23,8 @@ import msgspec
 
 from tappass.engine.audit.checkpoint import Checkpointer, origin
 from tappass.engine.audit.keys import LogKey
+from tappass.engine.store.port import Store
 from tappass.engine.store.reading import DEFAULT_ORG, LogHead
-from tappass.engine.store.sqlite import SqliteStore
 from tappass.errors import TapPassConfigError
 from tappass.wire.codec import canonical
 from tappass.wire.ids import SYSTEM_CLOCK, Clock, rfc3339
@@ -56,7 +56,7 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def export(
-    store: SqliteStore,
+    store: Store,
     out: BinaryIO,
     key: LogKey,
     *,
@@ -107,7 +107,7 @@ def _line(name: str, value: object) -> bytes:
     return canonical({name: value}) + b"\n"
 
 
-def _lines(store: SqliteStore, head: LogHead, *, content: bool) -> Iterator[bytes]:
+def _lines(store: Store, head: LogHead, *, content: bool) -> Iterator[bytes]:
     for start in range(0, max(head.size, 1), HASHES_PER_LINE):
         stop = min(start + HASHES_PER_LINE, head.size)
         signed: dict[int, str] = dict(store.read.query(_SIGNED, (head.log_no, start, stop)))
@@ -117,7 +117,7 @@ def _lines(store: SqliteStore, head: LogHead, *, content: bool) -> Iterator[byte
                 yield _line("_checkpoint", signed[end])
 
 
-def _stretch(store: SqliteStore, head: LogHead, start: int, end: int, *, content: bool) -> Iterator[bytes]:
+def _stretch(store: Store, head: LogHead, start: int, end: int, *, content: bool) -> Iterator[bytes]:
     contents = store.read.contents(org_id=head.org_id, start=start, end=end) if content else {}
     hashes = []
     for seq, leaf, digest in store.read.leaves(org_id=head.org_id, start=start, end=end):

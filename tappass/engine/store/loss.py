@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tappass.engine.store.transaction import Tx
+from tappass.engine.store.port import Tx
 from tappass.wire.events import AuditEvent
 
 

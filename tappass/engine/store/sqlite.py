@@ -15,10 +15,12 @@ from typing import TypeVar
 from tappass.engine.store import forking
 from tappass.engine.store.connection import MEMORY, Link, closed
 from tappass.engine.store.flusher import Flusher
+from tappass.engine.store.listeners import POLL_S, Listeners, Poll
 from tappass.engine.store.loss import Lost
 from tappass.engine.store.outage import cannot_record, is_outage, keeps_connection
+from tappass.engine.store.port import OnChange, Tx
 from tappass.engine.store.reading import DEFAULT_ORG, Reader
-from tappass.engine.store.transaction import Tx, place_of
+from tappass.engine.store.transaction import SqliteTx, place_of
 from tappass.errors import TapPassConfigError, TapPassConnectionError
 from tappass.wire.events import AuditEvent
 from tappass.wire.ids import SYSTEM_CLOCK, UUID_IDS, Clock, Ids, rfc3339
@@ -73,6 +75,7 @@ class SqliteStore:
         self._closing: list[Callable[[], object]] = []
         self._children: list[Callable[[], object]] = []
         self._closed = False
+        self._listeners, self._polls = Listeners(), False
         self._flusher = Flusher(self.flush)
         self.read = Reader(self._link, self._on_writer if self.path == MEMORY else None)
         self._renew()
@@ -102,9 +105,12 @@ class SqliteStore:
         with self._lock:
             self._owner = threading.get_ident()
             try:
-                return self._isolating(fn)
+                result = self._isolating(fn)
             finally:
                 self._owner = 0
+        if not self._listeners.committed.empty():
+            self._listeners.tell_committed()
+        return result
 
     def later(self, fn: Write) -> None:
         """Queue a write for the next `run`, or for 50 ms from now; takes no lock and raises nothing.
@@ -148,6 +154,17 @@ class SqliteStore:
         """
         with self._lock:
             self._link.sync()
+
+    def scoped(self, org_id: str) -> SqliteStore:
+        """Return this store: one file is one installation's."""
+        return self
+
+    def on_change(self, callback: OnChange) -> Callable[[], None]:
+        """Call `callback(org_id, topic)` after a change: at once of this process's, twice a second of others'."""
+        if not self._polls and self.path != MEMORY:
+            self._polls = True
+            self._flusher.every(POLL_S, Poll(self.read, self._listeners))
+        return self._listeners.add(callback)
 
     def every(self, seconds: float, action: Callable[[], None]) -> None:
         """Call an action on the flusher's thread every so many seconds, until the store is closed."""
@@ -203,7 +220,7 @@ class SqliteStore:
             connection.execute("BEGIN IMMEDIATE")
             if self._doubt:
                 self._resolve_doubt(connection, *self._doubt)
-            tx = Tx(connection, self.path, self._seen, self._clock, self._ids)
+            tx = SqliteTx(connection, self.path, self._seen, self._clock, self._ids)
             self._write_waiting(tx)
             result = fn(tx)
             tx.finish()
@@ -217,9 +234,11 @@ class SqliteStore:
         self._waiting.clear()
         for org_id, head in tx.heads.items():
             self._seen[org_id] = (head.log_id, head.size)
+        for change in tx.changes:
+            self._listeners.committed.put(change)
         return result
 
-    def _write_waiting(self, tx: Tx) -> None:
+    def _write_waiting(self, tx: SqliteTx) -> None:
         waiting, queue = self._waiting, self._queue
         try:
             while not queue.empty():
@@ -245,7 +264,7 @@ class SqliteStore:
             at = rfc3339(self._clock.time_ns())
             self._waiting[fault.index] = Lost(fault.event, at, type(error).__name__)
 
-    def _undo(self, connection: sqlite3.Connection | None, committed: Tx | None, error: BaseException) -> None:
+    def _undo(self, connection: sqlite3.Connection | None, committed: SqliteTx | None, error: BaseException) -> None:
         """Leave no transaction open, and know of everything that waits whether it was written."""
         if connection is None:
             return

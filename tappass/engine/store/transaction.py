@@ -39,16 +39,17 @@ class Head:
         self.control = control
 
 
-class Tx:
+class SqliteTx:
     """What a writing function gets: rows by `execute`, leaves by `append`.
 
     Attributes:
         attempted: the event last given to `append`, written or not.
+        changes: what `notify` was told, to pass on once this is committed.
         heads: where the logs written to stand, by organisation.
         last: place and bytes of the leaf last appended.
     """
 
-    __slots__ = ("_clock", "_connection", "_ids", "_path", "_seen", "attempted", "heads", "last")
+    __slots__ = ("_clock", "_connection", "_ids", "_path", "_seen", "attempted", "changes", "heads", "last")
 
     def __init__(
         self, connection: sqlite3.Connection, path: str, seen: dict[str, tuple[str, int]], clock: Clock, ids: Ids
@@ -59,6 +60,7 @@ class Tx:
         self._path = path
         self.heads: dict[str, Head] = {}
         self.last: tuple[int, bytes] | None = None
+        self.changes: list[tuple[str, str]] = []
         self.attempted: AuditEvent | None = None
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> sqlite3.Cursor:
@@ -96,14 +98,23 @@ class Tx:
         self.last = (place, leaf)
         return event
 
+    def next_seq(self, org_id: str) -> int:
+        """Return the place in its log of the next leaf of an organisation."""
+        return (self.heads.get(org_id) or self._head(org_id)).size
+
     def control(self, org_id: str) -> int:
         """Return the number that every change of an organisation's tiers, pins and break-glasses raises."""
         return (self.heads.get(org_id) or self._head(org_id)).control
 
     def controlled(self, org_id: str) -> None:
-        """Raise that number: what others know of these is old from this transaction on."""
+        """Raise that number, and tell whoever listens: what others know of these is old from this transaction on."""
         self.control(org_id)
         self.execute("UPDATE log SET control = control + 1 WHERE org_id = ?", (org_id,))
+        self.notify(org_id, "control")
+
+    def notify(self, org_id: str, topic: str) -> None:
+        """Tell whoever listens in this process, once this is committed; other processes look by themselves."""
+        self.changes.append((org_id, topic))
 
     def finish(self) -> None:
         """Write the heads of the logs that grew: once for each, whatever was appended."""
