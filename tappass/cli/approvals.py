@@ -144,7 +144,7 @@ def _fields(held: Held) -> dict[str, Any]:
 def _line(held: Held) -> Text:
     from rich.text import Text
 
-    from tappass.cli.timelines import minute
+    from tappass.engine.phrases import minute
 
     said = Text(f"{shown(held.approval_id)}  {minute(held.requested_at)}  ")
     said.append(held.state.ljust(8), style=_STYLES.get(held.state, ""))
@@ -165,7 +165,7 @@ def _whole(held: Held, rules: tuple[Rule, ...]) -> Iterator[Text]:
     """Return everything about one approval, nothing cut: who votes must have seen it."""
     from rich.text import Text
 
-    from tappass.cli.timelines import minute
+    from tappass.engine.phrases import minute
 
     heading = Text(shown(held.approval_id), style="bold")
     heading.append(f"  {held.state}", style=_STYLES.get(held.state, ""))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from tappass.engine.harmless import is_harmful
+from tappass.engine.harmless import shown as shown  # (every command takes it from here)
 from tappass.errors import TapPassConfigError
 
 if TYPE_CHECKING:
@@ -17,26 +18,6 @@ if TYPE_CHECKING:
 
 # Wide enough that no line of a pipe or a log file is ever folded.
 _UNFOLDED = 2000
-# Controls, formatting (also what reorders text), surrogates, private use, line and paragraph separators.
-_HARMFUL = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
-
-
-def shown(text: object, *, limit: int = 0) -> str:
-    r"""Return text that a terminal only shows: what it would interpret is escaped (`\x1b`, `\u202e`, `\n`).
-
-    Args:
-        text: anything; names and arguments of calls come from strangers.
-        limit: cut to that many characters, with an ellipsis; 0 keeps all.
-    """
-    whole = str(text)
-    cut = whole[:limit] if 0 < limit < len(whole) else whole
-    if not (cut.isascii() and cut.isprintable()):
-        cut = "".join(_escape(c) if unicodedata.category(c) in _HARMFUL else c for c in cut)
-    return cut if len(whole) <= limit or not limit else f"{cut}…"
-
-
-def _escape(character: str) -> str:
-    return character.encode("unicode_escape").decode()
 
 
 def inline(value: Any, *, limit: int = 0) -> str:
@@ -71,7 +52,7 @@ def emit(value: Any) -> None:
     """Print one JSON document on one line, escaped as far as a terminal could take offence."""
     text = msgspec.json.encode(value).decode()
     if not text.isascii():
-        text = "".join(_json_escape(c) if unicodedata.category(c) in _HARMFUL else c for c in text)
+        text = "".join(_json_escape(c) if is_harmful(c) else c for c in text)
     sys.stdout.write(text.replace("\x7f", "\\u007f") + "\n")
     sys.stdout.flush()
 

@@ -117,7 +117,8 @@ def _run() -> None:
 def _timeline(place: Place) -> str:
     """Show the session as one would show a colleague; return its id."""
     from tappass.cli.sessions import find
-    from tappass.cli.timelines import totals, tree
+    from tappass.cli.timelines import tree
+    from tappass.engine.phrases import totals
     from tappass.engine.timeline import timeline
 
     title("The record")

@@ -48,7 +48,8 @@ def listing(limit: Limit = _LIMIT, as_json: Json = False) -> None:
 def _show_list(lines: list[SessionLine]) -> None:
     from rich.text import Text
 
-    from tappass.cli.timelines import STATUS_STYLES, minute, summary
+    from tappass.cli.timelines import STATUS_STYLES
+    from tappass.engine.phrases import minute, summary
 
     widest = max(len(line.status) for line in lines)
     for line in lines:
@@ -80,7 +81,8 @@ def show(
     if as_json:
         emit(found)
         return
-    from tappass.cli.timelines import totals, tree
+    from tappass.cli.timelines import tree
+    from tappass.engine.phrases import totals
 
     say(tree(found, full=full), f"{totals(found)}  {shown(found.audit_url)}")
 
