@@ -84,6 +84,15 @@ api_key = _table(
     _text("expires_at"),
     _text("revoked_at"),
 )
+# A person at the pages, by a cookie that the database holds the digest of; `key_digest` is the key they showed.
+visit = _table(
+    "visit",
+    Column("digest", LargeBinary, primary_key=True),
+    _text("org_id"),
+    Column("key_digest", LargeBinary, nullable=False),
+    _text("started_at"),
+    _text("seen_at"),
+)
 
 # What they do.
 session = _table(

@@ -294,3 +294,12 @@ CREATE TABLE tool_definition (
     PRIMARY KEY (org_id, project_id, digest)
 );
 
+CREATE TABLE visit (
+    digest BYTEA NOT NULL,
+    org_id TEXT DEFAULT '' NOT NULL,
+    key_digest BYTEA NOT NULL,
+    started_at TEXT DEFAULT '' NOT NULL,
+    seen_at TEXT DEFAULT '' NOT NULL,
+    PRIMARY KEY (digest)
+);
+

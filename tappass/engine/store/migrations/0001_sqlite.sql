@@ -303,3 +303,12 @@ CREATE TABLE tool_definition (
 )
  WITHOUT ROWID;
 
+CREATE TABLE visit (
+    digest BLOB NOT NULL,
+    org_id TEXT DEFAULT '' NOT NULL,
+    key_digest BLOB NOT NULL,
+    started_at TEXT DEFAULT '' NOT NULL,
+    seen_at TEXT DEFAULT '' NOT NULL,
+    PRIMARY KEY (digest)
+);
+
