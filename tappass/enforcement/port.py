@@ -10,6 +10,7 @@ from tappass.wire.decisions import Decision, DecisionRequest
 from tappass.wire.endings import Ending, Settlement
 from tappass.wire.findings import Finding, Redaction
 from tappass.wire.obligations import ScanResult
+from tappass.wire.service import Stamp
 from tappass.wire.sessions import Opening, SessionRecord
 
 
@@ -104,6 +105,14 @@ class ControlPlane(Protocol):
         """Wait until people have decided on an approval, or for that long; return how it stands then."""
         ...
 
+    def stamp(self, session_id: str, audience: str, task_id: str = "") -> Stamp:
+        """Return a token that places one receiver's calls in that session; it authenticates nobody."""
+        ...
+
+    def join(self, token: str, audience: str) -> SessionRecord:
+        """Enter the session that a token names, as the receiver it was made for; it is never closed from here."""
+        ...
+
     def scanner(self, scan: ScanResult, session_id: str) -> Scanner:
         """Return a reader for one streamed result of a call in that session."""
         ...
@@ -151,6 +160,14 @@ class AsyncControlPlane(Protocol):
 
     async def wait(self, token: str, timeout_s: float) -> str:
         """Wait until people have decided on an approval, or for that long; return how it stands then."""
+        ...
+
+    async def stamp(self, session_id: str, audience: str, task_id: str = "") -> Stamp:
+        """Return a token that places one receiver's calls in that session; it authenticates nobody."""
+        ...
+
+    async def join(self, token: str, audience: str) -> SessionRecord:
+        """Enter the session that a token names, as the receiver it was made for; it is never closed from here."""
         ...
 
     def scanner(self, scan: ScanResult, session_id: str) -> Scanner:

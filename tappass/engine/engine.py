@@ -11,10 +11,12 @@ from tappass.enforcement.port import Scanner
 from tappass.engine import inspection
 from tappass.engine.budgets import Budgets
 from tappass.engine.controls import Controls, read_controls
+from tappass.engine.issuer import Issuer
 from tappass.engine.judgement import DETECTOR_FAILED, Judgement, judge, kept, tag_of
 from tappass.engine.leaves import Leaves
 from tappass.engine.pipelines import Pipelines
 from tappass.engine.sessions import Open, Sessions
+from tappass.engine.signing_keys import SigningKeys
 from tappass.engine.store.port import Store, Tx
 from tappass.engine.voting import Voting
 from tappass.wire.codec import canonical
@@ -52,6 +54,7 @@ class Engine:
         *,
         first: Iterable[Gate] = (),
         gates: Iterable[Gate] = (),
+        issuer: Issuer | None = None,
         clock: Clock = SYSTEM_CLOCK,
         ids: Ids = UUID_IDS,
     ) -> None:
@@ -59,6 +62,7 @@ class Engine:
         self.pipelines = pipelines
         self.leaves = leaves
         self.voting = voting
+        self.issuer = issuer or Issuer(store, leaves, SigningKeys(store, leaves, None, clock), clock=clock, ids=ids)
         self._clock = clock
         self.sessions = Sessions(store, pipelines, leaves, clock, ids)
         self._defined: set[str] = set()

@@ -73,6 +73,19 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     url: str = "http://127.0.0.1:9620"
 
 
+class CorrelationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[correlation]`: how long a token may be presented."""
+
+    lifetime_s: Annotated[int, msgspec.Meta(ge=10, le=3600)] = 600
+
+
+class TrustedIssuer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One `[[trusted_issuer]]`: another plane whose correlation tokens count here, and where it publishes its keys."""
+
+    issuer: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    jwks: str
+
+
 class Upstream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One `[[upstream]]`: which models (a glob) are asked where, with the key in which environment variable."""
 
@@ -99,6 +112,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     agent: AgentSettings = AgentSettings()
     tools: ToolSettings = ToolSettings()
     server: ServerSettings = ServerSettings()
+    correlation: CorrelationSettings = CorrelationSettings()
+    trusted_issuers: tuple[TrustedIssuer, ...] = msgspec.field(default=(), name="trusted_issuer")
     upstreams: tuple[Upstream, ...] = msgspec.field(default=(), name="upstream")
     prices: dict[str, Price] = {}
 
@@ -219,6 +234,9 @@ def _explained(said: str) -> tuple[str, str]:
     return key, f"`{key}`: {said[:1].lower()}{said[1:]}"
 
 
+_LISTED: Final[dict[str, Any]] = {"upstream": Upstream, "trusted_issuer": TrustedIssuer}
+
+
 def _fields_at(key: str) -> list[str]:
     """Return the keys that there are beneath a key."""
     return [field.encode_name for field in msgspec.structs.fields(_type_at(key))]
@@ -229,7 +247,7 @@ def _type_at(key: str) -> Any:
     type_: Any = Settings
     for part in filter(None, re.sub(r"\[[^\]]*\]", "", key).split(".")):
         types = {field.encode_name: field.type for field in msgspec.structs.fields(type_)}
-        type_ = Upstream if part == "upstream" else types[part]
+        type_ = _LISTED.get(part) or types[part]
     return type_
 
 
@@ -251,6 +269,7 @@ def _line(text: str, key: str) -> int:
 def _bad_urls(settings: Settings) -> list[tuple[str, str]]:
     asked = [("server.url", settings.server.url)]
     asked += [("upstream.base_url", upstream.base_url) for upstream in settings.upstreams]
+    asked += [("trusted_issuer.jwks", trusted.jwks) for trusted in settings.trusted_issuers]
     return [
         (key, f"`{key}` must be an http or https address")
         for key, url in asked

@@ -16,10 +16,13 @@ from tappass.engine.engine import Engine
 from tappass.engine.gateway import Gateway
 from tappass.engine.hopping import hop_to_the_end
 from tappass.engine.integrity import Integrity
+from tappass.engine.issuer import Issuer
+from tappass.engine.joining import EMBEDDED, join
 from tappass.engine.leaves import Leaves
 from tappass.engine.override import Overriding
 from tappass.engine.pipelines import Pipelines
 from tappass.engine.policy.files import PolicySources
+from tappass.engine.signing_keys import SigningKeys
 from tappass.engine.store.connection import MEMORY
 from tappass.engine.store.outage import cannot_record
 from tappass.engine.store.sqlite import SqliteStore
@@ -29,6 +32,7 @@ from tappass.wire.chat import ChatRequest, ChatResponse
 from tappass.wire.decisions import Decision, DecisionRequest
 from tappass.wire.endings import Ending, Settlement
 from tappass.wire.ids import SYSTEM_CLOCK, UUID_IDS, Clock, Ids
+from tappass.wire.service import Stamp
 from tappass.wire.sessions import Opening, SessionRecord
 
 # Below this many bytes a result is inspected on the event loop: a hop to a thread costs more.
@@ -41,6 +45,7 @@ class EmbeddedPlane:
     Args:
         store: the database.
         directory: where policy and settings lie; None where `sources` gives them.
+        keys: where the key of correlation tokens lies; None for one that lives as long as this object.
         sources: policy and settings given by code, in force at once.
     """
 
@@ -52,6 +57,7 @@ class EmbeddedPlane:
         url: str,
         log_key: LogKey,
         equality_key: Callable[[], bytes],
+        keys: Path | None = None,
         sources: PolicySources | None = None,
         clock: Clock = SYSTEM_CLOCK,
         ids: Ids = UUID_IDS,
@@ -65,8 +71,10 @@ class EmbeddedPlane:
         voting = Voting(store, leaves, approvals, clock)
         # An override relaxes what policy and pins say; budgets hold under it, and nobody is asked for what it relaxed.
         first = (Integrity(leaves, clock), Overriding(leaves, clock))
+        signing = SigningKeys(store, leaves, keys, clock)
+        issuer = Issuer(store, leaves, signing, lambda: self.pipelines.current().settings, clock=clock, ids=ids)
         self.engine = Engine(
-            store, self.pipelines, leaves, voting, first=first, gates=(approvals,), clock=clock, ids=ids
+            store, self.pipelines, leaves, voting, first=first, gates=(approvals,), issuer=issuer, clock=clock, ids=ids
         )
         self.gateway = Gateway(self.engine)
         self.sync = SyncFace(self)
@@ -80,7 +88,11 @@ class EmbeddedPlane:
         except OSError as error:
             raise cannot_record(str(path), error) from error
         key = log_key(path.parent)
-        keys: dict[str, Any] = {"log_key": key, "equality_key": partial(equality_key, path.parent)}
+        keys: dict[str, Any] = {
+            "log_key": key,
+            "equality_key": partial(equality_key, path.parent),
+            "keys": path.parent,
+        }
         plane = cls(SqliteStore(path), home_of(path), url=f"sqlite:///{path}", **keys)
         audit = plane.pipelines.current().settings.audit
         if audit.synchronous == "full":
@@ -104,6 +116,14 @@ class EmbeddedPlane:
         """
         return self.engine.sessions.reopen(self.engine.voting.session_of(token)).record
 
+    def join(self, token: str, audience: str) -> SessionRecord:
+        """Enter the session that a token names.
+
+        Raises:
+            CorrelationRefused: the token does not hold.
+        """
+        return join(self.engine, token, audience, EMBEDDED)
+
     def shutdown(self) -> None:
         """Write out what waits, sign a checkpoint, let go of connections."""
         self.engine.store.close()
@@ -123,6 +143,8 @@ class SyncFace:
         self.close = self._engine.close
         self.scanner = self._engine.scanner
         self.resume = plane.resume
+        self.stamp = self._engine.issuer.stamp
+        self.join = plane.join
         self.wait = self._engine.voting.wait
 
     def chat(self, request: ChatRequest) -> ChatResponse:
@@ -159,6 +181,14 @@ class AsyncFace:
     async def resume(self, token: str) -> SessionRecord:
         """Reopen the session whose call an approval holds, durably."""
         return await hop_to_the_end(self._plane.resume, token)
+
+    async def stamp(self, session_id: str, audience: str, task_id: str = "") -> Stamp:
+        """Return a token that places one receiver's calls in that session."""
+        return await hop_to_the_end(lambda asked: self._engine.issuer.stamp(*asked), (session_id, audience, task_id))
+
+    async def join(self, token: str, audience: str) -> SessionRecord:
+        """Enter the session that a token names, durably."""
+        return await hop_to_the_end(lambda asked: self._plane.join(*asked), (token, audience))
 
     async def wait(self, token: str, timeout_s: float) -> str:
         """Wait until people have decided, or for that long; between looks the event loop is free."""

@@ -10,6 +10,7 @@ from tappass.enforcement.action import RAISE, WAIT
 from tappass.enforcement.effects import running
 from tappass.enforcement.latch import Latch
 from tappass.errors import TapPassConfigError
+from tappass.session.stamps import Stamps
 from tappass.wire.correlation import Correlation
 from tappass.wire.sessions import OBSERVE
 
@@ -47,6 +48,7 @@ class Session:
         name, agent: what it was opened as, and who acts.
         mode: enforce, or observe (decides and records, but lets policy's refusals pass).
         parent: the id of the session around it, "" at the top.
+        joined: it is somebody else's, entered by a token: ending it here leaves it open there.
         status: open, completed, failed or suspended.
         break_glass: the emergency override that a call in it met last, None if none did.
     """
@@ -60,11 +62,13 @@ class Session:
         self.agent = record.agent
         self.mode = record.mode
         self.parent = record.parent
+        self.joined = record.joined
         self.status = OPEN
         self.plane = plane
         self.options = options
         self.latch = latch
         self.resume_token = ""
+        self._stamps = Stamps()
         self.break_glass: BreakGlass | None = None
         self.correlation = Correlation(
             session_id=record.session_id,
@@ -75,6 +79,28 @@ class Session:
 
     def __repr__(self) -> str:
         return f"Session({self.session_id!r}, name={self.name!r}, status={self.status!r})"
+
+    def stamp(self, audience: str) -> str:
+        """Return a token that places one receiver's calls in this session, for its `tappass-correlation` header.
+
+        It lives for minutes and is good for whoever presents it first. Asked again for the same receiver, in the same
+        call, it is the same one until shortly before it expires.
+
+        Args:
+            audience: the receiver's name or url, as that one knows itself.
+
+        Raises:
+            TapPassConfigError: the session is closed.
+            TapPassConnectionError: the plane cannot be reached.
+        """
+        asked = (audience, self.task_id)
+        return self._stamps.get(asked) or self._stamps.keep(asked, self.plane.sync.stamp(self.session_id, *asked))
+
+    async def stamp_async(self, audience: str) -> str:
+        """Return a token that places one receiver's calls in this session. The async twin of `stamp`."""
+        asked = (audience, self.task_id)
+        kept = self._stamps.get(asked)
+        return kept or self._stamps.keep(asked, await self.plane.aio.stamp(self.session_id, *asked))
 
     def note_break_glass(self, break_glass: BreakGlass) -> None:
         """Note that a call met an emergency override, whether or not it went on under it."""

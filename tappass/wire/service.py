@@ -83,9 +83,10 @@ class Resumption(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stamping(msgspec.Struct, frozen=True, kw_only=True):
-    """`POST /sessions/{id}/stamp`: a token for one receiver."""
+    """`POST /sessions/{id}/stamp`: a token for one receiver; `task_id` is the call that it goes out from."""
 
     audience: str
+    task_id: str = ""
 
 
 class Stamp(msgspec.Struct, frozen=True, kw_only=True):
