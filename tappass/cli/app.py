@@ -20,6 +20,7 @@ from tappass.cli import (
     demo,
     doctor,
     init,
+    issuer,
     model,
     policy,
     sessions,
@@ -97,5 +98,6 @@ app.add_typer(agents.app, name="agents")
 app.add_typer(tools.app, name="tools")
 app.add_typer(breakglass.app, name="break-glass")
 app.add_typer(approvers.app, name="approvers")
+app.add_typer(issuer.app, name="issuer")
 app.add_typer(audit.app, name="audit")
 app.add_typer(model.app, name="model")
