@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from tappass.wire.version import VERSION
+
 if TYPE_CHECKING:
     from tappass.agent import Agent, AsyncAgent
     from tappass.decorators import tool
@@ -62,7 +64,7 @@ _HOMES = {
     "tool": "decorators",
 }
 
-__version__ = "0.6.0"
+__version__ = VERSION
 
 
 def __getattr__(name: str) -> Any:

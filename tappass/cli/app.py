@@ -23,6 +23,7 @@ from tappass.cli import (
     issuer,
     model,
     policy,
+    serve,
     sessions,
     tools,
 )
@@ -90,6 +91,7 @@ def root(
 app.command("init")(init.init)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
+app.command("serve")(serve.serve)
 app.command("budgets")(budgets.budgets)
 app.add_typer(policy.app, name="policy")
 app.add_typer(sessions.app, name="sessions")

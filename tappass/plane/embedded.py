@@ -18,13 +18,14 @@ from tappass.engine.hopping import hop_to_the_end
 from tappass.engine.integrity import Integrity
 from tappass.engine.issuer import Issuer
 from tappass.engine.joining import EMBEDDED, join
-from tappass.engine.leaves import Leaves
+from tappass.engine.leaves import ORG, PROJECT, Leaves
 from tappass.engine.override import Overriding
 from tappass.engine.pipelines import Pipelines
 from tappass.engine.policy.files import PolicySources
 from tappass.engine.signing_keys import SigningKeys
 from tappass.engine.store.connection import MEMORY
 from tappass.engine.store.outage import cannot_record
+from tappass.engine.store.port import Store
 from tappass.engine.store.sqlite import SqliteStore
 from tappass.engine.voting import Voting, await_decision
 from tappass.plane.connect import home_of
@@ -51,7 +52,7 @@ class EmbeddedPlane:
 
     def __init__(
         self,
-        store: SqliteStore,
+        store: Store,
         directory: Path | None,
         *,
         url: str,
@@ -61,8 +62,10 @@ class EmbeddedPlane:
         sources: PolicySources | None = None,
         clock: Clock = SYSTEM_CLOCK,
         ids: Ids = UUID_IDS,
+        org_id: str = ORG,
+        project_id: str = PROJECT,
     ) -> None:
-        leaves = Leaves(clock)
+        store, leaves = store.scoped(org_id), Leaves(clock, org_id, project_id)
         self.url = url
         self.directory = directory
         self.log_key = log_key

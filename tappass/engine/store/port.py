@@ -89,6 +89,9 @@ class Store(Protocol):
             TapPassConnectionError: the database cannot be written; everything still waits.
         """
 
+    def key_by_digest(self, digest: bytes) -> tuple[Any, ...] | None:
+        """Return a key's row, as `credentials.KeyRow` names its columns, whichever organisation it is of."""
+
     def erase_content(self, seqs: Iterable[int], *, org_id: str = DEFAULT_ORG) -> int:
         """Delete the content of events, for retention or on request; return how many had one. The log still verifies.
 

@@ -65,6 +65,12 @@ _SESSION = (
     "SELECT session_id, parent, agent_uuid, pipeline_uuid, kind, name, mode, tier, status, implicit, opened_at,"
     " closed_at, opened_seq, closed_seq, 0 FROM session"
 )
+KEY_BY_DIGEST = (
+    "SELECT api_key.key_id, api_key.org_id, api_key.project_id, api_key.agent_uuid, api_key.person_id, digest, scopes,"
+    " coalesce(person.name, agent.name, label), expires_at, revoked_at, coalesce(person.active, agent.active, 1)"
+    " FROM api_key LEFT JOIN person ON person.person_id = api_key.person_id AND person.org_id = api_key.org_id"
+    " LEFT JOIN agent ON agent.agent_uuid = api_key.agent_uuid AND agent.org_id = api_key.org_id WHERE digest = ?"
+)
 # Of the calls without an ending, those that were let run: no text in a leaf can look like this, its quotes are escaped.
 _OPEN = (
     "SELECT unended.task_id, unended.session_id, max(leaf.seq) FROM (SELECT session_id, task_id FROM leaf"

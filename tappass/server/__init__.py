@@ -1,0 +1,1 @@
+"""The control plane as a service: the engine behind HTTP."""

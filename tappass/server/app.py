@@ -1,0 +1,76 @@
+"""The ASGI app: every route, behind the guard, with one answer for every error."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio.to_thread
+from litestar import Litestar
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+
+from tappass.server import problems
+from tappass.server.auth import KINDS, authenticate, provide_house, provide_plane, provide_principal, scopes_of
+from tappass.server.house import House
+from tappass.server.limits import Attempts
+from tappass.server.routes import HANDLERS
+from tappass.wire.version import VERSION
+
+
+def make_app(house: House, routes: Sequence[Any] | None = None) -> Litestar:
+    """Return the app that serves a house.
+
+    Args:
+        house: what the routes stand on; started and stopped with the app.
+        routes: instead of all of them; for tests.
+
+    Raises:
+        RuntimeError: a route does not say who may call it.
+    """
+    app = Litestar(
+        list(HANDLERS if routes is None else routes),
+        dependencies={
+            "house": Provide(provide_house, sync_to_thread=False),
+            "principal": Provide(provide_principal, sync_to_thread=False),
+            "plane": Provide(provide_plane),
+        },
+        guards=[authenticate],
+        exception_handlers=problems.EXCEPTIONS,
+        state=State({"house": house, "attempts": Attempts()}),
+        lifespan=[_open(house)],
+        openapi_config=OpenAPIConfig(
+            title="TapPass",
+            version=VERSION,
+            path="/",
+            render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+        ),
+        logging_config=None,
+        signature_types=[],
+    )
+    _all_say_who_may_call(app)
+    return app
+
+
+def _open(house: House) -> Callable[[Litestar], Any]:
+    @asynccontextmanager
+    async def opened(_: Litestar) -> AsyncIterator[None]:
+        await anyio.to_thread.run_sync(house.start)
+        try:
+            yield
+        finally:
+            await anyio.to_thread.run_sync(house.stop)
+
+    return opened
+
+
+def _all_say_who_may_call(app: Litestar) -> None:
+    for route in app.routes:
+        for each in getattr(route, "route_handlers", ()):
+            said = set(scopes_of(each.opt))
+            ours = not str(getattr(each.fn, "__module__", "")).startswith("litestar.")
+            if ours and (not said or not said <= KINDS):
+                raise RuntimeError(f"the route {route.path} does not say who may call it: opt={{'scope': …}}")

@@ -1,0 +1,98 @@
+"""What the routes stand on: the database, whose keys are good, and a plane for every project."""
+
+from __future__ import annotations
+
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+from tappass.engine.audit.checkpoint import Checkpointer
+from tappass.engine.audit.keys import equality_key, log_key
+from tappass.engine.credentials import Credentials, Principal
+from tappass.engine.leaves import ORG, PROJECT
+from tappass.engine.store.port import Store
+from tappass.plane.connect import home_of
+from tappass.plane.embedded import EmbeddedPlane
+from tappass.wire.ids import SYSTEM_CLOCK, UUID_IDS, Clock, Ids
+
+
+class House:
+    """One server's share of a control plane; any number of them stand on one database.
+
+    Args:
+        store: the database.
+        state: the directory of the key files, `log.key` and `equality.key`; every server of a database has the same.
+        url: the database's, without a password; what planes are called.
+
+    Attributes:
+        credentials: whose keys are good, over all organisations.
+        home: where policy and settings lie.
+    """
+
+    def __init__(
+        self, store: Store, state: Path, *, url: str, clock: Clock = SYSTEM_CLOCK, ids: Ids = UUID_IDS
+    ) -> None:
+        self.store, self.state, self.url = store, state, url
+        self.home = home_of(state / "tappass.db")
+        self.clock, self.ids = clock, ids
+        self.log_key = log_key(state)
+        self.credentials = Credentials(store, clock)
+        self.started_at = time.monotonic()
+        self._planes: dict[tuple[str, str], EmbeddedPlane] = {}
+        self._lock = threading.Lock()
+
+    def plane(self, org_id: str = ORG, project_id: str = PROJECT) -> EmbeddedPlane:
+        """Return the plane of a project, made at its first use.
+
+        Raises:
+            TapPassConnectionError: the database cannot be reached.
+            TapPassConfigError: the project has no accepted policy, and the one on disk is wrong.
+        """
+        with self._lock:
+            plane = self._planes.get((org_id, project_id))
+            if plane is None:
+                plane = self._planes[org_id, project_id] = self._open(org_id, project_id)
+            return plane
+
+    def plane_of(self, principal: Principal) -> EmbeddedPlane:
+        """Return the plane of a caller's project, made at its first use."""
+        return self.plane(principal.org_id, principal.project_id)
+
+    def opened(self, org_id: str, project_id: str) -> EmbeddedPlane | None:
+        """Return the plane of a project if it is made already; waits for nothing."""
+        return self._planes.get((org_id, project_id))
+
+    def _open(self, org_id: str, project_id: str) -> EmbeddedPlane:
+        return EmbeddedPlane(
+            self.store,
+            self.home,
+            url=self.url,
+            log_key=self.log_key,
+            equality_key=partial(equality_key, self.state),
+            keys=self.state,
+            clock=self.clock,
+            ids=self.ids,
+            org_id=org_id,
+            project_id=project_id,
+        )
+
+    @property
+    def storage(self) -> str:
+        """What the database is: `sqlite` or `postgresql`."""
+        return "sqlite" if self.url.startswith("sqlite:") else "postgresql"
+
+    def count_agents(self) -> int:
+        """Return how many agents are active, in all organisations."""
+        row = self.store.read.row("SELECT count(*) FROM agent WHERE active = 1")
+        return int(row[0]) if row else 0
+
+    def start(self) -> None:
+        """Begin what runs beside the requests: checkpoints of the log."""
+        audit = self.plane().pipelines.current().settings.audit
+        checkpointer = Checkpointer(self.store, self.log_key, witness=audit.witness or None)
+        checkpointer.attach(audit.checkpoint_every_s)
+
+    def stop(self) -> None:
+        """Write out what waits, sign a checkpoint, let go of the database."""
+        self.store.close()

@@ -1,0 +1,200 @@
+"""Every error as it travels: problem details (RFC 9457), an OpenAI-shaped `error`, and which way the plane said no.
+
+No body holds a key, a payload, or what went wrong inside: that is in the server's own log, under the request's id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from litestar import MediaType, Request, Response
+from litestar.exceptions import HTTPException, ValidationException
+from litestar.openapi.datastructures import ResponseSpec
+
+from tappass.errors import GovernanceDecision, TapPassConfigError, TapPassConnectionError
+from tappass.server import logs
+from tappass.server.refusals import refusal_of, status_of
+from tappass.wire.codec import encode
+from tappass.wire.correlation import Correlation
+from tappass.wire.refusals import Refusal
+
+MEDIA_TYPE = "application/problem+json"
+
+_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """`error` as the OpenAI API has it; `param` names the field that is wrong."""
+
+    message: str
+    type: str
+    code: str
+    param: str | None = None
+
+
+class ProblemBody(msgspec.Struct, frozen=True, kw_only=True):
+    """A problem (RFC 9457) as every route answers it; `message` and `reason` say what `detail` says."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    message: str
+    reason: str
+    error: Told
+
+
+class Problem(Exception):
+    """An answer that is no success: raise it in a route, a guard or a dependency.
+
+    Args:
+        status: the HTTP status.
+        detail: what is wrong and what to do about it; no secret, no payload.
+        code: names the problem for programs; "" derives it from the status.
+        param: the field that is wrong.
+        headers: to send with it.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        code: str = "",
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.param = status, detail, param
+        self.code = code or HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_")
+        self.headers = dict(headers or {})
+
+    def body(self) -> ProblemBody:
+        """Return it as it travels."""
+        told = Told(message=self.detail, type=kind_of(self.status), code=self.code, param=self.param)
+        return ProblemBody(
+            type=f"urn:tappass:problem:{self.code}",
+            title=HTTPStatus(self.status).phrase,
+            status=self.status,
+            detail=self.detail,
+            message=self.detail,
+            reason=self.detail,
+            error=told,
+        )
+
+
+def kind_of(status: int) -> str:
+    """Return what OpenAI calls errors of that status."""
+    return _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+
+
+def refused(refusal: Refusal, correlation: Correlation, reason: str) -> dict[str, Any]:
+    """Return the body of one of the six ways a plane says no: its fields at top level, beside the five ids."""
+    told = msgspec.to_builtins(refusal)
+    if "redactions" in told:
+        # Exactly these keys; where in the value it was is not among them.
+        told["redactions"] = [{key: each[key] for key in _REDACTION} for each in told["redactions"]]
+    status, decision = status_of(refusal), told["decision"]
+    return {
+        **told,
+        "message": reason,
+        "reason": reason,
+        **msgspec.structs.asdict(correlation),
+        "error": msgspec.to_builtins(Told(message=reason, type="permission_error", code=decision)),
+        "type": f"urn:tappass:problem:{decision}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": reason,
+    }
+
+
+_REDACTION = ("kind", "start", "end", "replacement")
+
+
+def answer(body: Any, status: int, headers: Mapping[str, str] | None = None) -> Response[bytes]:
+    """Return a problem's response."""
+    return Response(encode(body), status_code=status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def on_problem(_: Request[Any, Any, Any], error: Problem) -> Response[bytes]:
+    """Answer what a route raised as a problem."""
+    return answer(error.body(), error.status, error.headers)
+
+
+def on_decision(_: Request[Any, Any, Any], error: GovernanceDecision) -> Response[bytes]:
+    """Answer what the plane said no to: 403, or 428 where people have to agree first."""
+    refusal = refusal_of(error)
+    return answer(refused(refusal, error.correlation, error.reason), status_of(refusal))
+
+
+def on_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    """Answer what the framework raised: no route, a method a route does not take, a body of the wrong shape."""
+    if isinstance(error, ValidationException) or error.status_code == 400:
+        return on_problem(request, malformed(error))
+    headers = {key: value for key, value in (error.headers or {}).items() if key.lower() == "allow"}
+    detail = "there is nothing at this address" if error.status_code == 404 else HTTPStatus(error.status_code).phrase
+    return on_problem(request, Problem(error.status_code, detail, headers=headers))
+
+
+def malformed(error: Exception) -> Problem:
+    """Return the problem that a body or a parameter of the wrong shape is; the field is named, its value is not."""
+    extra = getattr(error, "extra", None)
+    told = extra[0] if isinstance(extra, list) and extra and isinstance(extra[0], dict) else {}
+    text = str(told.get("message") or error.__cause__ or "the request cannot be read")
+    said, at, place = text.partition(" - at `")
+    param = (place.rstrip("`").removeprefix("$").lstrip(".") if at else "") or str(told.get("key", "")) or None
+    where = f"`{param}`: " if param else ""
+    return Problem(422, f"{where}{said[:300]}", code="malformed", param=param)
+
+
+def on_validation(request: Request[Any, Any, Any], error: msgspec.ValidationError) -> Response[bytes]:
+    """Answer a shape that a route itself found to be wrong."""
+    said, at, place = str(error).partition(" - at `")
+    param = place.rstrip("`").removeprefix("$").lstrip(".") if at else None
+    where = f"`{param}`: " if param else ""
+    return on_problem(request, Problem(422, f"{where}{said[:300]}", code="malformed", param=param or None))
+
+
+def on_config(request: Request[Any, Any, Any], error: TapPassConfigError) -> Response[bytes]:
+    """Answer what the plane cannot do as asked."""
+    return on_problem(request, Problem(422, str(error), code="refused"))
+
+
+def on_outage(request: Request[Any, Any, Any], error: TapPassConnectionError) -> Response[bytes]:
+    """Answer that the plane cannot keep its record, so that nothing may run."""
+    logs.failed(error)
+    detail = "the control plane cannot keep its record now, so nothing may run; try again"
+    return on_problem(request, Problem(503, detail, code="plane_unavailable", headers={"Retry-After": "1"}))
+
+
+def on_bug(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Answer a fault of the server's own: that there was one, and no more."""
+    logs.failed(error)
+    return on_problem(request, Problem(500, "the control plane failed; its log says how", code="internal"))
+
+
+EXCEPTIONS: dict[Any, Any] = {
+    Problem: on_problem,
+    GovernanceDecision: on_decision,
+    HTTPException: on_http,
+    msgspec.ValidationError: on_validation,
+    TapPassConfigError: on_config,
+    TapPassConnectionError: on_outage,
+    Exception: on_bug,
+}
+
+
+def responses(*statuses: int) -> dict[int, ResponseSpec]:
+    """Return, for a route's `responses=`, problems that it may answer beside those that any route may."""
+    return {
+        status: ResponseSpec(
+            data_container=ProblemBody,
+            description=HTTPStatus(status).phrase,
+            media_type=MediaType.JSON,
+            generate_examples=False,
+        )
+        for status in statuses
+    }

@@ -1,0 +1,9 @@
+"""What is served, one module a resource; each names its routes in `ROUTES`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tappass.server.routes import health
+
+HANDLERS: list[Any] = [*health.ROUTES]
