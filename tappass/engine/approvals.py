@@ -243,6 +243,10 @@ class ApprovalGate:
         expire(tx, self._leaves, row)
         return True
 
+    def fingerprint(self, action: Action) -> str:
+        """Return what an approval for an action is bound to, in hex: a keyed hash, which tells nobody what it was."""
+        return self._digest(action).hex()
+
     def _digest(self, action: Action) -> bytes:
         """Return what an action is compared by; its definition is compared apart, for a message of its own."""
         bare = msgspec.structs.replace(action, definition_digest="")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any, cast
 
@@ -41,9 +41,10 @@ class Gateway:
         turn = Turn(self._engine, request, self._complete)
         return turn.response(drive(_told(turn, enforce(turn.call)), cast(ControlPlane, turn), turn.call))
 
-    async def achat(self, request: ChatRequest) -> ChatResponse:
-        """Take one turn; raises as `chat` does."""
+    async def achat(self, request: ChatRequest, note: Callable[[Turn], object] = bool) -> ChatResponse:
+        """Take one turn; raises as `chat` does. `note` is given the turn before it begins."""
         turn = Turn(self._engine, request, self._acomplete)
+        note(turn)
         face = cast(AsyncControlPlane, AsyncTurn(turn))
         return turn.response(await adrive(_told(turn, enforce(turn.call)), face, turn.call))
 
@@ -56,11 +57,14 @@ class Gateway:
 
         return streaming(begin)()
 
-    def astream(self, request: ChatRequest) -> AsyncGenerator[ChatChunk, None]:
+    def astream(
+        self, request: ChatRequest, note: Callable[[Turn], object] = bool
+    ) -> AsyncGenerator[ChatChunk, None]:
         """Take one turn, its answer in pieces; it begins with the first piece asked for. Raises as `chat` does."""
 
         async def begin(args: Any, kwargs: Any) -> tuple[Flow[Any], AsyncControlPlane, Any]:
             turn = Turn(self._engine, request, self._astream)
+            note(turn)
             return _told(turn, enforce_stream(turn.call)), cast(AsyncControlPlane, AsyncTurn(turn)), turn.call
 
         return astreaming(begin)()

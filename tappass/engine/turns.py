@@ -20,7 +20,7 @@ from tappass.wire.chat import ChatChunk, ChatRequest, ChatResponse, ToolCall, Us
 from tappass.wire.correlation import Correlation
 from tappass.wire.decisions import Action, Decision, DecisionRequest
 from tappass.wire.endings import Ending, Settlement
-from tappass.wire.findings import Redaction
+from tappass.wire.findings import Finding, Redaction
 from tappass.wire.obligations import RedactArguments, ScanResult
 from tappass.wire.refusals import BreakGlass
 
@@ -77,7 +77,8 @@ class Turn:
         self.settlement = Settlement()
         self.scanner_of_answer: AnswerScanner | None = None
         self._completion = Completion(content="", model=request.model)
-        self._ran = False
+        self.ran = False
+        """Whether the upstream was asked."""
         self.call = self._call(run)
 
     def _call(self, run: Callable[[Turn, ChatRequest], Any]) -> Call:
@@ -91,7 +92,7 @@ class Turn:
         )
 
         def begin(changed: ChatRequest) -> Any:
-            self._ran = True
+            self.ran = True
             return run(self, changed)
 
         return Call(
@@ -127,7 +128,7 @@ class Turn:
 
     def _certain(self, ending: Ending) -> Ending:
         """Return an ending that says so where the upstream was never asked: such a turn cost nothing."""
-        return ending if self._ran else msgspec.structs.replace(ending, ran=False)
+        return ending if self.ran else msgspec.structs.replace(ending, ran=False)
 
     def scanner(self, scan: ScanResult, session_id: str) -> AnswerScanner:
         """Return the reader of this turn's streamed answer."""
@@ -156,7 +157,7 @@ class Turn:
             audit_url=ids.audit_url,
             usage=self._completion.usage or Usage(),
             tool_calls=tool_calls_of(answer, self._completion),
-            redactions=self._prompt_redactions() + self.settlement.redactions,
+            redactions=self.redactions(),
             finish_reason=printable(self._completion.finish_reason),
             break_glass=self._break_glass(),
         )
@@ -209,7 +210,7 @@ class Turn:
         try:
             yield
         except GovernanceDecision as error:
-            error.ran = self._ran
+            error.ran = self.ran
             if not error.session_id:
                 _place(error, self._ids())
             if isinstance(error, RedactionApplied):
@@ -219,6 +220,17 @@ class Turn:
 
     def _ids(self) -> Correlation:
         return msgspec.structs.replace(self.place.correlation, task_id=self.call.task_id)
+
+    def found(self) -> tuple[Finding, ...]:
+        """Return what was found in the turn so far, in prompt and answer."""
+        asked = self.decision.findings if self.decision is not None else ()
+        streamed = self.scanner_of_answer.findings if self.scanner_of_answer is not None else ()
+        return asked + (streamed or self.settlement.findings)
+
+    def redactions(self) -> tuple[Redaction, ...]:
+        """Return what was replaced in the turn so far, in prompt and answer."""
+        streamed = self.scanner_of_answer.redactions if self.scanner_of_answer is not None else ()
+        return self._prompt_redactions() + (streamed or self.settlement.redactions)
 
     def _prompt_redactions(self) -> tuple[Redaction, ...]:
         obligations = self.decision.obligations if self.decision is not None else ()

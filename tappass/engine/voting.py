@@ -24,6 +24,7 @@ from tappass.engine.policy.document import Rule, from_bundle
 from tappass.engine.store.port import Store, Tx
 from tappass.errors import TapPassConfigError
 from tappass.wire.codec import canonical
+from tappass.wire.decisions import Action
 from tappass.wire.ids import Clock, rfc3339
 
 _LIST = (
@@ -226,6 +227,19 @@ class Voting:
             self._sweep()
             return "expired"
         return str(state)
+
+    def approval_of(self, token: str) -> str:
+        """Return the approval that a token resumes.
+
+        Raises:
+            TapPassConfigError: this plane did not issue the token.
+        """
+        self.state(token)
+        return self._gate.approval_of(token) or ""
+
+    def fingerprint(self, action: Action) -> str:
+        """Return what an approval for an action is bound to, in hex."""
+        return self._gate.fingerprint(action)
 
     def session_of(self, token: str) -> str:
         """Return the session whose call the token resumes.
