@@ -110,7 +110,7 @@ class ControlPlane(Protocol):
         ...
 
     def join(self, token: str, audience: str) -> SessionRecord:
-        """Enter the session that a token names, as the receiver it was made for; it is never closed from here."""
+        """Open a session beneath the one that a token names, as the receiver it was made for."""
         ...
 
     def scanner(self, scan: ScanResult, session_id: str) -> Scanner:
@@ -167,7 +167,7 @@ class AsyncControlPlane(Protocol):
         ...
 
     async def join(self, token: str, audience: str) -> SessionRecord:
-        """Enter the session that a token names, as the receiver it was made for; it is never closed from here."""
+        """Open a session beneath the one that a token names, as the receiver it was made for."""
         ...
 
     def scanner(self, scan: ScanResult, session_id: str) -> Scanner:

@@ -18,6 +18,7 @@ from tappass.engine.words import worded
 from tappass.errors import TapPassConfigError
 from tappass.verify import (
     ALGORITHM,
+    LEEWAY_S,
     TYPE,
     Claims,
     CorrelationRefused,
@@ -41,12 +42,7 @@ _BIND = (
     " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 )
 _BOUND = "SELECT presented_by FROM correlation_token WHERE token_id = ? AND org_id = ?"
-_JOINED = "SELECT 1 FROM correlation_token WHERE session_id = ? AND org_id = ? AND presented_by = ? LIMIT 1"
-# A row outlives its token as long as the session is open: it says who has joined.
-_PURGE = (
-    "DELETE FROM correlation_token WHERE org_id = ? AND expires_at < ? AND session_id NOT IN"
-    " (SELECT session_id FROM session WHERE org_id = ? AND status = 'open')"
-)
+_PURGE = "DELETE FROM correlation_token WHERE org_id = ? AND expires_at < ?"
 
 
 class Presenter(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,10 +144,6 @@ class Issuer:
                 return self._issued_by(claims, trusted.issuer)
         return self._issued_by(read_token(token, self.keys.public, now_s), self.name)
 
-    def joined(self, session_id: str, credential: str) -> bool:
-        """Tell whether a credential has joined a session, by a token that it presented first."""
-        return self._store.read.row(_JOINED, (session_id, self._leaves.org_id, credential)) is not None
-
     def is_own(self, claims: Claims) -> bool:
         """Tell whether a token is of this issuer, so that its session is one of this database."""
         return claims.iss == self.name
@@ -168,10 +160,11 @@ class Issuer:
             if row is None or row[0] != "open":
                 raise CorrelationRefused("session", "its session is closed; nothing more can be placed in it")
         token_id = claims.jti if own else f"{claims.iss}:{claims.jti}"
-        until, now = rfc3339(claims.exp * _SECOND), self._leaves.now()
+        # Kept for as long as the token could be presented.
+        until = rfc3339((claims.exp + LEEWAY_S) * _SECOND)
         bound = (token_id, org_id, claims.sid, claims.aud, presenter.credential, until)
         if tx.execute(_BIND, bound).rowcount:
-            tx.execute(_PURGE, (org_id, now, org_id))
+            tx.execute(_PURGE, (org_id, self._leaves.now()))
             self._note(tx, claims, presenter)
         elif tx.execute(_BOUND, (token_id, org_id)).fetchone()[0] != presenter.credential:
             raise CorrelationRefused("credential", "somebody else presented it first; each caller needs its own")

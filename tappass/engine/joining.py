@@ -1,10 +1,9 @@
-"""Entering a session by a token: whoever joins acts under their own name and tier, in the caller's session."""
+"""Joining a session by a token: a session of the presenter's own, beneath the caller's."""
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
-
-import msgspec
 
 from tappass.engine.issuer import Presenter
 from tappass.wire.sessions import Opening, SessionRecord
@@ -15,22 +14,17 @@ if TYPE_CHECKING:
 # Embedded there are no keys: every process on the database is the same user's.
 EMBEDDED = Presenter(credential="embedded")
 
-_TIER = "SELECT tier FROM agent WHERE agent_uuid = ? AND org_id = ?"
-
 
 def join(engine: Engine, token: str, audience: str | tuple[str, ...], presenter: Presenter) -> SessionRecord:
-    """Enter the session that a token names; a trusted issuer's is not here, so one is opened beneath its id.
+    """Open a session beneath the one that a token names; whoever presents tokens of one session again gets the same.
+
+    It is the presenter's in everything: its agent, its tier, its end. The caller's stays as it is.
 
     Raises:
         CorrelationRefused: the token does not hold.
         TapPassConnectionError: it cannot be recorded.
     """
     claims = engine.issuer.verify(token, audience, presenter)
-    if not engine.issuer.is_own(claims):
-        return engine.open(Opening(name="joined", kind="joined", parent=claims.sid, agent=presenter.agent))
-    record = engine.sessions.find(claims.sid).record
-    if presenter.agent_uuid and presenter.agent_uuid != record.agent_uuid:
-        row = engine.store.read.row(_TIER, (presenter.agent_uuid, engine.leaves.org_id))
-        tier = row[0] if row else record.tier
-        record = msgspec.structs.replace(record, agent_uuid=presenter.agent_uuid, agent=presenter.agent, tier=tier)
-    return msgspec.structs.replace(record, joined=True)
+    known = hashlib.sha256(f"{claims.iss}\0{claims.sid}\0{presenter.credential}".encode()).hexdigest()[:32]
+    opening = Opening(id=f"ses_{known}", name=claims.aud, kind="joined", parent=claims.sid, agent=presenter.agent)
+    return engine.open(opening)

@@ -120,7 +120,7 @@ class EmbeddedPlane:
         return self.engine.sessions.reopen(self.engine.voting.session_of(token)).record
 
     def join(self, token: str, audience: str) -> SessionRecord:
-        """Enter the session that a token names.
+        """Open a session beneath the one that a token names.
 
         Raises:
             CorrelationRefused: the token does not hold.
@@ -190,7 +190,7 @@ class AsyncFace:
         return await hop_to_the_end(lambda asked: self._engine.issuer.stamp(*asked), (session_id, audience, task_id))
 
     async def join(self, token: str, audience: str) -> SessionRecord:
-        """Enter the session that a token names, durably."""
+        """Open a session beneath the one that a token names, durably."""
         return await hop_to_the_end(lambda asked: self._plane.join(*asked), (token, audience))
 
     async def wait(self, token: str, timeout_s: float) -> str:

@@ -48,7 +48,6 @@ class Session:
         name, agent: what it was opened as, and who acts.
         mode: enforce, or observe (decides and records, but lets policy's refusals pass).
         parent: the id of the session around it, "" at the top.
-        joined: it is somebody else's, entered by a token: ending it here leaves it open there.
         status: open, completed, failed or suspended.
         break_glass: the emergency override that a call in it met last, None if none did.
     """
@@ -62,7 +61,6 @@ class Session:
         self.agent = record.agent
         self.mode = record.mode
         self.parent = record.parent
-        self.joined = record.joined
         self.status = OPEN
         self.plane = plane
         self.options = options

@@ -24,10 +24,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """An open unit of work as its plane knows it; `mode` is enforce or observe, `tier` the agent's trust tier.
-
-    `joined` says that somebody else's session was entered by a token: it is theirs to close.
-    """
+    """An open unit of work as its plane knows it; `mode` is enforce or observe, `tier` the agent's trust tier."""
 
     session_id: str
     agent_uuid: str
@@ -38,4 +35,3 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     mode: str = ENFORCE
     tier: str = "standard"
     parent: str = ""
-    joined: bool = False

@@ -109,17 +109,21 @@ def test_another_implementation_of_jws_agrees(engine, session_id):
 def test_the_presenter_it_was_made_for_joins_and_the_log_says_so(engine, session_id):
     token = engine.issuer.stamp(session_id, "billing").token
     record = join(engine, token, "billing", ME)
-    assert (record.session_id, record.joined) == (session_id, True)
-    assert engine.issuer.joined(session_id, "key_me")
-    assert not engine.issuer.joined(session_id, "key_other")
-    assert join(engine, token, "billing", ME).session_id == session_id
-    (joined,) = engine.store.read.events(type="session.joined")
+    assert record.parent == session_id != record.session_id
+    assert record.agent == "me"
+    again = engine.issuer.stamp(session_id, "billing").token
+    assert join(engine, again, "billing", ME).session_id == record.session_id
+    assert join(engine, engine.issuer.stamp(session_id, "b").token, "b", OTHER).session_id != record.session_id
+    joined = engine.store.read.events(type="session.joined")[0]
     assert (joined.session_id, joined.actor, joined.details["token"]) == (session_id, "me", parts(token)[1]["jti"])
 
 
-def test_joining_twice_and_leaving_leave_the_session_open(engine, session_id):
-    join(engine, engine.issuer.stamp(session_id, "billing").token, "billing", ME)
+def test_closing_what_was_joined_never_closes_the_original(engine, session_id):
+    record = join(engine, engine.issuer.stamp(session_id, "billing").token, "billing", ME)
+    engine.close(record.session_id, "failed")
+    assert engine.store.read.session(record.session_id).status == "failed"
     assert engine.store.read.session(session_id).status == "open"
+    assert engine.sessions.find(session_id).record.session_id == session_id
 
 
 @pytest.mark.parametrize(
@@ -198,7 +202,7 @@ def test_an_expired_token_is_refused_though_it_was_accepted_before(engine, sessi
     engine.issuer.verify(token, "billing", ME)
     clock.now += 606
     refused(lambda: engine.issuer.verify(token, "billing", ME), "expired")
-    assert engine.issuer.joined(session_id, "key_me")
+    assert not engine.store.read.events(type="session.closed")
 
 
 def test_a_closed_or_unknown_session_stamps_nothing(engine, session_id):
@@ -309,8 +313,7 @@ def test_another_planes_token_counts_only_where_it_is_trusted(engine, clock, mon
     )
     near.plane.engine.open(Opening())
     record = join(near.plane.engine, token, "billing", ME)
-    assert (record.parent, record.joined) == (session_id, False)
-    assert record.session_id != session_id
+    assert record.parent == session_id
     refused(lambda: near.plane.engine.issuer.verify(token, "billing", OTHER), "credential")
     own = near.plane.engine.issuer.keys.current()
     forged = signed(own, {**parts(token)[0], "kid": own.key_id}, parts(token)[1])
