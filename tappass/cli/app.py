@@ -21,7 +21,9 @@ from tappass.cli import (
     doctor,
     init,
     issuer,
+    keys,
     model,
+    orgs,
     policy,
     serve,
     sessions,
@@ -100,6 +102,8 @@ app.add_typer(agents.app, name="agents")
 app.add_typer(tools.app, name="tools")
 app.add_typer(breakglass.app, name="break-glass")
 app.add_typer(approvers.app, name="approvers")
+app.add_typer(keys.app, name="keys")
+app.add_typer(orgs.app, name="orgs")
 app.add_typer(issuer.app, name="issuer")
 app.add_typer(audit.app, name="audit")
 app.add_typer(model.app, name="model")

@@ -268,20 +268,20 @@ def parsed(at: str) -> int:
     return round(datetime.fromisoformat(at).timestamp() * 1_000_000) * 1000
 
 
-_DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?")
+_DURATION = re.compile(r"(?:(\d{1,5})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?")
 
 
 def seconds_of(text: str) -> int:
-    """Return the seconds of a duration such as `30m`, `1h30m`, `45s`.
+    """Return the seconds of a duration such as `30m`, `1h30m`, `45s`, `90d`.
 
     Raises:
         TapPassConfigError: it is none.
     """
     found = _DURATION.fullmatch(text) if text else None
     if found is None:
-        raise TapPassConfigError(f"`{text}` is no duration; write `30m`, `1h30m` or `45s`")
-    hours, minutes, seconds = (int(part or 0) for part in found.groups())
-    return hours * 3600 + minutes * 60 + seconds
+        raise TapPassConfigError(f"`{text}` is no duration; write `30m`, `1h30m`, `45s` or `90d`")
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return days * 86_400 + hours * 3600 + minutes * 60 + seconds
 
 
 def row_of(row: tuple[object, ...]) -> BreakGlassRow:

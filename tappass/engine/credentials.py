@@ -25,6 +25,9 @@ LONGEST_KEY = 200
 BELIEVED_NS = 500_000_000
 _REMEMBERED = 4096
 
+_AGENT = "SELECT name FROM agent WHERE org_id = ? AND agent_uuid = ? AND active = 1"
+_PERSON = "SELECT name FROM person WHERE org_id = ? AND person_id = ? AND active = 1"
+
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """Who a request comes from, by the key it shows; `name` is the agent's, the person's, or the key's label."""
@@ -43,7 +46,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeyRow(msgspec.Struct, frozen=True, array_like=True):
-    """A key as the database holds it; `active` is 0 where its agent or person was deactivated."""
+    """A key as the database holds it."""
 
     key_id: str
     org_id: str
@@ -52,10 +55,9 @@ class KeyRow(msgspec.Struct, frozen=True, array_like=True):
     person_id: str
     digest: bytes
     scopes: str
-    name: str
+    label: str
     expires_at: str
     revoked_at: str
-    active: int
 
 
 def digest_of(key: str) -> bytes:
@@ -105,9 +107,12 @@ class Credentials:
         self._known.clear()
 
     def _valid(self, row: KeyRow, digest: bytes) -> Principal | None:
-        if not hmac.compare_digest(bytes(row.digest), digest) or row.revoked_at or not row.active:
+        if not hmac.compare_digest(bytes(row.digest), digest) or row.revoked_at:
             return None
         if row.expires_at and row.expires_at <= rfc3339(self._clock.time_ns()):
+            return None
+        name = self._owner(row)
+        if name is None:
             return None
         return Principal(
             key_id=row.key_id,
@@ -115,6 +120,14 @@ class Credentials:
             project_id=row.project_id,
             agent_uuid=row.agent_uuid,
             person_id=row.person_id,
-            name=row.name,
+            name=name,
             scopes=tuple(row.scopes.split(",")),
         )
+
+    def _owner(self, row: KeyRow) -> str | None:
+        """Return who holds a key; None if they were deactivated."""
+        if not (row.agent_uuid or row.person_id):
+            return row.label
+        sql, owner = (_AGENT, row.agent_uuid) if row.agent_uuid else (_PERSON, row.person_id)
+        found = self._store.scoped(row.org_id).read.row(sql, (row.org_id, owner))
+        return found[0] if found is not None else None

@@ -10,14 +10,10 @@ from tappass.engine.words import worded
 from tappass.errors import TapPassConfigError
 from tappass.wire.ids import SYSTEM_CLOCK, UUID_IDS, Clock, Ids, rfc3339
 
-_ALL = (
-    "SELECT organisation.org_id, organisation.name, project_id, project.name, organisation.created_at"
-    " FROM organisation JOIN project ON project.org_id = organisation.org_id"
-    " ORDER BY organisation.created_at, organisation.org_id, project.created_at, project_id"
-)
-_NAMED = "SELECT 1 FROM organisation WHERE name = ?"
+_PROJECTS = "SELECT project_id, name FROM project WHERE org_id = ? ORDER BY created_at, project_id"
 _NEW_ORG = "INSERT INTO organisation (org_id, name, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 _NEW_PROJECT = "INSERT INTO project (project_id, org_id, name, created_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+LOCAL = "local"
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,19 +34,28 @@ class Organisations:
 
     def all(self) -> list[Place]:
         """Return every project of every organisation, oldest first."""
-        rows = self._store.read.query(_ALL)
-        return [Place(**dict(zip(Place.__struct_fields__, row, strict=True))) for row in rows]
+        return [
+            Place(org_id=org_id, name=name, project_id=project_id, project=project, created_at=at)
+            for org_id, name, at in self._store.read.organisations()
+            for project_id, project in self._store.scoped(org_id).read.query(_PROJECTS, (org_id,))
+        ]
+
+    def find(self, name: str) -> Place:
+        """Return the first project of an organisation, by its id or its name; "" is the local one.
+
+        Raises:
+            TapPassConfigError: there is none.
+        """
+        wanted = name or ORG
+        for place in self.all():
+            if wanted in (place.org_id, place.name):
+                return place
+        raise TapPassConfigError(f"there is no organisation `{name}`; `tappass orgs list` shows all")
 
     def settle_in(self) -> None:
         """Write the rows of the organisation and project that embedded planes are of, where they are not there."""
-        at = rfc3339(self._clock.time_ns())
-
-        def write(tx: Tx) -> None:
-            tx.execute(_NEW_ORG, (ORG, "local", at))
-            tx.execute(_NEW_PROJECT, (PROJECT, ORG, "local", at))
-
-        if not any(place.project_id == PROJECT for place in self.all()):
-            self._store.run(write)
+        if all(place.project_id != PROJECT for place in self.all()):
+            self._write(Place(org_id=ORG, name=LOCAL, project_id=PROJECT, project=LOCAL, created_at=self._now()))
 
     def add(self, name: str) -> Place:
         """Make an organisation with one project, `default`.
@@ -58,14 +63,23 @@ class Organisations:
         Raises:
             TapPassConfigError: the name is not usable, or taken.
         """
-        name, at = worded(name, "an organisation's name", longest=200), rfc3339(self._clock.time_ns())
+        name = worded(name, "an organisation's name", longest=200)
+        if not name.isprintable():
+            raise TapPassConfigError("an organisation's name is printable text")
+        if any(name in (known, org_id) for org_id, known, _ in self._store.read.organisations()):
+            raise TapPassConfigError(f"there is an organisation `{name}` already; `tappass orgs list` shows all")
         org_id, project_id = self._ids.new("org"), self._ids.new("prj")
+        return self._write(
+            Place(org_id=org_id, name=name, project_id=project_id, project="default", created_at=self._now())
+        )
 
+    def _write(self, place: Place) -> Place:
         def write(tx: Tx) -> None:
-            if tx.execute(_NAMED, (name,)).fetchone() is not None:
-                raise TapPassConfigError(f"there is an organisation `{name}` already; `tappass orgs list` shows all")
-            tx.execute(_NEW_ORG, (org_id, name, at))
-            tx.execute(_NEW_PROJECT, (project_id, org_id, "default", at))
+            tx.execute(_NEW_ORG, (place.org_id, place.name, place.created_at))
+            tx.execute(_NEW_PROJECT, (place.project_id, place.org_id, place.project, place.created_at))
 
-        self._store.run(write)
-        return Place(org_id=org_id, name=name, project_id=project_id, project="default", created_at=at)
+        self._store.scoped(place.org_id).run(write)
+        return place
+
+    def _now(self) -> str:
+        return rfc3339(self._clock.time_ns())

@@ -16,6 +16,8 @@ from tappass.plane.connect import home_of
 from tappass.plane.embedded import EmbeddedPlane
 from tappass.wire.ids import SYSTEM_CLOCK, UUID_IDS, Clock, Ids
 
+_AGENTS = "SELECT count(*) FROM agent WHERE org_id = ? AND active = 1"
+
 
 class House:
     """One server's share of a control plane; any number of them stand on one database.
@@ -84,8 +86,11 @@ class House:
 
     def count_agents(self) -> int:
         """Return how many agents are active, in all organisations."""
-        row = self.store.read.row("SELECT count(*) FROM agent WHERE active = 1")
-        return int(row[0]) if row else 0
+        counted = 0
+        for org_id, *_ in self.store.read.organisations():
+            row = self.store.scoped(org_id).read.row(_AGENTS, (org_id,))
+            counted += int(row[0]) if row else 0
+        return counted
 
     def start(self) -> None:
         """Begin what runs beside the requests: checkpoints of the log."""

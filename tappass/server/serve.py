@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
@@ -18,9 +17,8 @@ from tappass.engine.approver import identity
 from tappass.engine.keys import Keys, MadeKey
 from tappass.engine.leaves import Leaves
 from tappass.engine.organisations import Organisations
-from tappass.engine.store.sqlite import SqliteStore
+from tappass.engine.store.opening import open_store, without_password
 from tappass.errors import TapPassConfigError
-from tappass.plane.connect import database_of
 from tappass.server.app import make_app
 from tappass.server.house import House
 from tappass.wire.ids import SYSTEM_CLOCK
@@ -56,23 +54,6 @@ class Serving:
             TapPassConfigError: its kind is unknown, or a newer tappass wrote it.
         """
         return House(open_store(self.database), self.state, url=without_password(self.database))
-
-
-def open_store(database: str) -> SqliteStore:
-    """Return the store of a database url."""
-    if database.startswith("sqlite:///"):
-        path = database_of(database)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return SqliteStore(path)
-    raise TapPassConfigError(f"`{without_password(database)}` is no database that can be served; use sqlite:///path")
-
-
-def without_password(database: str) -> str:
-    """Return a database's url as it may be shown."""
-    if database.startswith("sqlite:"):
-        return database
-    parts = urlsplit(database)
-    return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
 
 
 def prepare(serving: Serving) -> MadeKey | None:

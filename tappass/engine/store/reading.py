@@ -66,10 +66,8 @@ _SESSION = (
     " closed_at, opened_seq, closed_seq, 0 FROM session"
 )
 KEY_BY_DIGEST = (
-    "SELECT api_key.key_id, api_key.org_id, api_key.project_id, api_key.agent_uuid, api_key.person_id, digest, scopes,"
-    " coalesce(person.name, agent.name, label), expires_at, revoked_at, coalesce(person.active, agent.active, 1)"
-    " FROM api_key LEFT JOIN person ON person.person_id = api_key.person_id AND person.org_id = api_key.org_id"
-    " LEFT JOIN agent ON agent.agent_uuid = api_key.agent_uuid AND agent.org_id = api_key.org_id WHERE digest = ?"
+    "SELECT key_id, org_id, project_id, agent_uuid, person_id, digest, scopes, label, expires_at, revoked_at"
+    " FROM api_key WHERE digest = ?"
 )
 # Of the calls without an ending, those that were let run: no text in a leaf can look like this, its quotes are escaped.
 _OPEN = (
@@ -186,6 +184,10 @@ class Reader:
         """Return where an organisation's log stands; None before its first event."""
         heads = [head for head in self.heads() if head.org_id == org_id]
         return heads[0] if heads else None
+
+    def organisations(self) -> Rows:
+        """Return id, name and time of creation of every organisation, whichever this store is scoped to."""
+        return self.query("SELECT org_id, name, created_at FROM organisation ORDER BY created_at, org_id")
 
     def heads(self) -> list[LogHead]:
         """Return where every log stands."""
