@@ -80,7 +80,7 @@ def break_glass(decision: Decision, row: BreakGlass, name: str) -> BreakGlassAct
 
 def unknown_obligation(obligation: object, name: str, ids: Correlation) -> PolicyBlockError:
     """Return the block for an obligation that this enforcement point cannot carry out."""
-    kind = printable(type(obligation).__name__)
+    kind = printable(getattr(obligation, "unknown_kind", type(obligation).__name__))
     return PolicyBlockError(
         f"`{printable(name)}` was allowed under an obligation that this version cannot carry out ({kind}); "
         f"nothing ran; upgrade tappass; see {ids.audit_url}",

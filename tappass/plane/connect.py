@@ -19,17 +19,19 @@ _EMBEDDED = ("embedded:", "embedded")
 
 
 def connect(url: str | None = None, api_key: str | None = None) -> Plane:
-    """Return the plane for a url: `sqlite:///path`, `embedded:`, or nothing at all for an embedded one.
+    """Return the plane for a url: a server's (`https://host:port`), `sqlite:///path`, `embedded:`, or no url at all.
 
     Without a url: `TAPPASS_URL` (then with `TAPPASS_API_KEY`), then `url` in `tappass.toml` (where there is a
     `.tappass/` here, the one accepted in it), then `.tappass/` under the working directory. A key is only ever sent
     to the url it was given for.
 
     Raises:
-        TapPassConfigError: the url has a scheme that this version does not speak, or an extra is missing.
-        TapPassConnectionError: the database cannot be opened.
+        TapPassConfigError: the url has a scheme that this version does not speak, lacks a key, or an extra is missing.
+        TapPassConnectionError: the database, or the outbox of a server's, cannot be opened.
     """
-    url = url or url_here()
+    named, url = url is not None, url or url_here()
+    if url.partition(":")[0].lower() in ("http", "https"):
+        return _remote(url, _key_for(url, api_key, named=named))
     scheme = url.partition(":")[0].lower()
     if scheme in ("sqlite", "embedded"):
         path = _path_of(url)
@@ -37,8 +39,8 @@ def connect(url: str | None = None, api_key: str | None = None) -> Plane:
     if scheme == "memory":
         return registry.plane(url, lambda: _unknown(url))
     raise TapPassConfigError(
-        f"`{_without_secrets(url)}` is no plane this version can reach; use `sqlite:///path/to/tappass.db`, "
-        f"or leave the url out for `.tappass/` here"
+        f"`{_without_secrets(url)}` is no plane this version can reach; use `https://host:port` for a server, "
+        f"`sqlite:///path/to/tappass.db`, or leave the url out for `.tappass/` here"
     )
 
 
@@ -85,6 +87,39 @@ def _unknown(url: str) -> Plane:
 def _without_secrets(url: str) -> str:
     head, _, tail = url.rpartition("@")
     return f"{head.partition('://')[0]}://…@{tail}" if head else url
+
+
+def _key_for(url: str, api_key: str | None, *, named: bool) -> str:
+    """Return the key that was given for a url: by the same call, or by the environment that names the same place."""
+    given_for = os.environ.get("TAPPASS_URL", "")
+    if api_key and (named or given_for):
+        return api_key
+    from tappass.plane.origin import same_place
+
+    if given_for and same_place(url, given_for):
+        return os.environ.get("TAPPASS_API_KEY", "")
+    if api_key or (os.environ.get("TAPPASS_API_KEY") and not given_for):
+        # A file names this url, and whoever can write the file would get the key.
+        raise TapPassConfigError(
+            "a key is only sent to the url that it was given for; pass url=... with it, or set TAPPASS_URL beside "
+            "TAPPASS_API_KEY"
+        )
+    return ""
+
+
+def _remote(url: str, api_key: str) -> Plane:
+    from tappass.plane.origin import origin_of
+
+    origin = origin_of(url, api_key)
+
+    def make() -> Plane:
+        from pathlib import Path
+
+        from tappass.plane.remote import RemotePlane
+
+        return RemotePlane(origin, Path(registry.directory()))
+
+    return registry.plane(f"{origin.url}#{origin.digest}", make)
 
 
 def _embedded(path: str) -> Plane:

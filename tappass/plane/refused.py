@@ -1,0 +1,102 @@
+"""Error bodies, read: the six decisions, and what else a server says is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from tappass.enforcement.verdicts import printable
+from tappass.errors import (
+    ApprovalRequired,
+    BreakGlassActive,
+    GovernanceDecision,
+    PolicyBlockError,
+    RedactionApplied,
+    ToolIntegrityViolation,
+    TrustTierDenied,
+)
+from tappass.wire.correlation import Correlation
+from tappass.wire.findings import Redaction
+
+_LONGEST = 2000
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True):
+    """An error body as far as it becomes an exception. `ran`: the call itself ran, its result is refused."""
+
+    decision: str = ""
+    message: str = ""
+    reason: str = ""
+    ran: bool = False
+    session_id: str = ""
+    task_id: str = ""
+    agent_uuid: str = ""
+    pipeline_uuid: str = ""
+    audit_url: str = ""
+    blocked_by: str = ""
+    classification: str = ""
+    redactions: tuple[Redaction, ...] = ()
+    redacted_content: Any = ""
+    approval_url: str = ""
+    resume_token: str = ""
+    expires_at: str = ""
+    required_tier: str = ""
+    actual_tier: str = ""
+    level: str = ""
+    tool_name: str = ""
+    violation: str = ""
+
+
+_FIELDS: dict[str, tuple[type[GovernanceDecision], tuple[str, ...]]] = {
+    "policy_block": (PolicyBlockError, ("blocked_by", "classification")),
+    "redaction_applied": (RedactionApplied, ("redactions", "redacted_content")),
+    "approval_required": (ApprovalRequired, ("approval_url", "resume_token", "expires_at")),
+    "trust_tier_denied": (TrustTierDenied, ("required_tier", "actual_tier")),
+    "break_glass_active": (BreakGlassActive, ("level", "expires_at")),
+    "tool_integrity_violation": (ToolIntegrityViolation, ("tool_name", "violation")),
+}
+
+
+def decision_in(body: bytes) -> GovernanceDecision | None:
+    """Return the decision that an error body (or an event of a stream) holds, None if it holds none.
+
+    A decision of a kind that this version does not know is a block.
+    """
+    try:
+        said = msgspec.json.decode(body, type=Refused)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if not said.decision:
+        return None
+    ids = Correlation(
+        session_id=said.session_id,
+        task_id=said.task_id,
+        agent_uuid=said.agent_uuid,
+        pipeline_uuid=said.pipeline_uuid,
+        audit_url=said.audit_url,
+    )
+    kind, names = _FIELDS.get(said.decision, (PolicyBlockError, ()))
+    fields: dict[str, Any] = {name: getattr(said, name) for name in names}
+    if not names:
+        fields["blocked_by"] = "unknown-decision"
+    message = readable(said.message or said.reason) or f"refused with decision {printable(said.decision)!r}"
+    error = kind(message, reason=readable(said.reason), correlation=ids, **fields)
+    error.ran = said.ran
+    return error
+
+
+def detail_of(body: bytes) -> str:
+    """Return what an error body says is wrong (RFC 9457's `detail`), "" if it is none of ours."""
+    try:
+        said = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+    detail = said.get("detail") if isinstance(said, dict) else None
+    return readable(detail) if isinstance(detail, str) else ""
+
+
+def readable(text: str) -> str:
+    """Return a server's words, fit for a terminal: bounded, nothing in them that moves a cursor."""
+    text = text[:_LONGEST]
+    return text if text.isprintable() else "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
