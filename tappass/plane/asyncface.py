@@ -20,6 +20,7 @@ from tappass.plane.patience import Patience, resumed, unscanned
 from tappass.wire.chat import ChatChunk, ChatRequest, ChatResponse
 from tappass.wire.decisions import Decision, DecisionRequest
 from tappass.wire.endings import Ending, Settlement
+from tappass.wire.service import Stamp
 from tappass.wire.sessions import Opening, SessionRecord
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class AsyncFace:
 
     async def decide(self, request: DecisionRequest) -> Decision:
         """Answer whether a call may run; the answer is durable before it is returned."""
-        self._plane.outbox.check_room()
+        self._plane.admit(request.task_id)
         asking = exchange.govern(request)
         return exchange.answer(await self._plane.aask(asking), asking, request, self._plane.name)
 
@@ -91,6 +92,16 @@ class AsyncFace:
             await anyio.sleep(_LOOK_S)
         return True
 
+    async def stamp(self, session_id: str, audience: str, task_id: str = "") -> Stamp:
+        """Return a token that places one receiver's calls in that session; it authenticates nobody."""
+        asking = exchange.stamp(session_id, audience, task_id)
+        return exchange.stamped(await self._plane.aask(asking), asking, self._plane.name)
+
+    async def join(self, token: str, audience: str) -> SessionRecord:
+        """Enter the session that a token names, as the receiver it was made for; it is never closed from here."""
+        asking = exchange.join(token, audience)
+        return exchange.session_of(await self._plane.aask(asking), asking, self._plane.name)
+
     async def wait(self, token: str, timeout_s: float) -> str:
         """Wait until people have decided on an approval, or for that long; return how it stands then."""
         patience = Patience(timeout_s)
@@ -109,7 +120,7 @@ class AsyncFace:
         """Take one governed chat turn."""
         patience = Patience(request.approval_timeout_s)
         while True:
-            self._plane.outbox.check_room()
+            self._plane.admit()
             asking = chatting.turn(request, stream=False)
             try:
                 return chatting.response(await self._plane.aask(asking), asking, request, self._plane.name)
@@ -125,7 +136,7 @@ class AsyncFace:
     async def _stream(self, request: ChatRequest) -> AsyncGenerator[ChatChunk, None]:
         patience = Patience(request.approval_timeout_s)
         while True:
-            self._plane.outbox.check_room()
+            self._plane.admit()
             try:
                 async with aclosing(self._chunks(request)) as chunks:
                     async for chunk in chunks:

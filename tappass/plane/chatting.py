@@ -161,6 +161,7 @@ class ChunkReading:
                 self.done = True
                 break
             if (decision := decision_in(event)) is not None:
+                decision.ran = decision.ran or bool(self._ids)
                 raise decision
             chunks.append(self._chunk(_read(event, self._asking, self._name)))
         return [chunk for chunk in chunks if chunk is not None]

@@ -19,7 +19,10 @@ from tappass.wire.service import (
     OLDEST_SERVER,
     ApprovalRow,
     Health,
+    Joining,
     Resumption,
+    Stamp,
+    Stamping,
     Waiting,
 )
 from tappass.wire.sessions import Opening, SessionRecord
@@ -88,6 +91,18 @@ def resume(token: str) -> Asking:
     """Ask to reopen the session whose call an approval holds."""
     body = encode(Resumption(resume_token=token))
     return Asking(method="POST", path="/sessions/resume", body=body, consequence="nothing was resumed")
+
+
+def stamp(session_id: str, audience: str, task_id: str) -> Asking:
+    """Ask for a token that places one receiver's calls in a session."""
+    body = encode(Stamping(audience=audience, task_id=task_id))
+    return Asking(method="POST", path=f"/sessions/{session_id}/stamp", body=body, consequence="nothing was stamped")
+
+
+def join(token: str, audience: str) -> Asking:
+    """Ask to enter the session that a token names."""
+    body = encode(Joining(token=token, audience=audience))
+    return Asking(method="POST", path="/sessions/join", body=body, consequence="no session was joined")
 
 
 def wait(token: str, timeout_s: float) -> Asking:
@@ -247,6 +262,11 @@ def _blocking(loose: _Loose) -> Decision:
     if loose.outcome == ALLOW and loose.error is not None:
         return Decision(outcome="unknown", correlation=ids, reason=reason)
     return Decision(outcome=loose.outcome, correlation=ids, reason=loose.reason, obligations=unknown)
+
+
+def stamped(reply: Reply, asking: Asking, name: str) -> Stamp:
+    """Return the token that was minted."""
+    return read(reply, Stamp, asking, name)
 
 
 def settlement(reply: Reply, asking: Asking, name: str) -> Settlement:

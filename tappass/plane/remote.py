@@ -56,6 +56,7 @@ class RemotePlane:
         self.outbox = Outbox(folder / f"outbox-{origin.digest}.db", limit=limit)
         self.delivery = Delivery(self.outbox, self.ask, origin.name)
         self._met = False
+        self._unasked: set[str] = set()
         self.sync = SyncFace(self)
         self.aio = AsyncFace(self)
         if self.outbox.first():
@@ -137,8 +138,25 @@ class RemotePlane:
         """Return an opening with an id of ours, so that it may be sent twice."""
         return opening if opening.id else msgspec.structs.replace(opening, id=UUID_IDS.new("ses"))
 
+    def admit(self, task_id: str = "") -> None:
+        """Let a call ask only if its ending can be kept; `task_id` is that of one that will be settled from here.
+
+        Raises:
+            TapPassConnectionError: the outbox is full, or cannot be written; nothing ran.
+        """
+        try:
+            self.outbox.check_room()
+        except TapPassConnectionError:
+            if task_id:
+                self._unasked.add(task_id)
+            raise
+        self.delivery.start()
+
     def record(self, ending: Ending) -> None:
-        """Put an ending into the outbox."""
+        """Put an ending into the outbox, unless its call was never asked about."""
+        if self._unasked and ending.task_id in self._unasked:
+            self._unasked.discard(ending.task_id)
+            return
         self.outbox.append(Ended(ending=ending, at=_now()))
         self.delivery.start()
         self.delivery.nudge()

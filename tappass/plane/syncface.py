@@ -17,6 +17,7 @@ from tappass.plane.patience import Patience, resumed, unscanned
 from tappass.wire.chat import ChatChunk, ChatRequest, ChatResponse
 from tappass.wire.decisions import Decision, DecisionRequest
 from tappass.wire.endings import Ending, Settlement
+from tappass.wire.service import Stamp
 from tappass.wire.sessions import Opening, SessionRecord
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class SyncFace:
 
     def decide(self, request: DecisionRequest) -> Decision:
         """Answer whether a call may run; the answer is durable before it is returned."""
-        self._plane.outbox.check_room()
+        self._plane.admit(request.task_id)
         asking = exchange.govern(request)
         return exchange.answer(self._plane.ask(asking), asking, request, self._plane.name)
 
@@ -69,6 +70,16 @@ class SyncFace:
         asking = exchange.resume(token)
         return exchange.session_of(self._plane.ask(asking), asking, self._plane.name)
 
+    def stamp(self, session_id: str, audience: str, task_id: str = "") -> Stamp:
+        """Return a token that places one receiver's calls in that session; it authenticates nobody."""
+        asking = exchange.stamp(session_id, audience, task_id)
+        return exchange.stamped(self._plane.ask(asking), asking, self._plane.name)
+
+    def join(self, token: str, audience: str) -> SessionRecord:
+        """Enter the session that a token names, as the receiver it was made for; it is never closed from here."""
+        asking = exchange.join(token, audience)
+        return exchange.session_of(self._plane.ask(asking), asking, self._plane.name)
+
     def wait(self, token: str, timeout_s: float) -> str:
         """Wait until people have decided on an approval, or for that long; return how it stands then."""
         patience = Patience(timeout_s)
@@ -87,7 +98,7 @@ class SyncFace:
         """Take one governed chat turn."""
         patience = Patience(request.approval_timeout_s)
         while True:
-            self._plane.outbox.check_room()
+            self._plane.admit()
             asking = chatting.turn(request, stream=False)
             try:
                 return chatting.response(self._plane.ask(asking), asking, request, self._plane.name)
@@ -103,7 +114,7 @@ class SyncFace:
     def _stream(self, request: ChatRequest) -> Generator[ChatChunk, None, None]:
         patience = Patience(request.approval_timeout_s)
         while True:
-            self._plane.outbox.check_room()
+            self._plane.admit()
             try:
                 yield from self._chunks(request)
                 return

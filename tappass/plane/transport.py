@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 import anyio.lowlevel
 import httpx
 
-from tappass import __version__
 from tappass.plane.exchange import Reply
+from tappass.wire.version import VERSION
 
 if TYPE_CHECKING:
     from tappass.plane.exchange import Asking
@@ -164,7 +164,7 @@ class Connections:
         self._lock = threading.Lock()
 
 
-_AGENT = f"tappass/{__version__}"
+_AGENT = f"tappass/{VERSION}"
 # The paths without an id in them: remembered as parsed.
 _FREQUENT = frozenset({"/health", "/sessions", "/sessions/resume", "/v1/chat/completions", "/v1/endings", "/v1/govern"})
 
