@@ -92,8 +92,7 @@ class Credentials:
             return None
         digest = digest_of(key)
         believed = self._clock.monotonic_ns() + BELIEVED_NS
-        row = self._store.key_by_digest(digest)
-        found = None if row is None else self._valid(KeyRow(*row), digest)
+        found = self.holder(digest)
         if found is None:
             self._known.pop(digest, None)
             return None
@@ -101,6 +100,15 @@ class Credentials:
         while len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
         return found
+
+    def holder(self, digest: bytes) -> Principal | None:
+        """Return whose the key of that digest is, as the database has it now; None if nobody's, or no longer valid.
+
+        Raises:
+            TapPassConnectionError: the database cannot be asked.
+        """
+        row = self._store.key_by_digest(digest)
+        return None if row is None else self._valid(KeyRow(*row), digest)
 
     def forget(self) -> None:
         """Ask the database again for every key: something changed."""

@@ -103,7 +103,7 @@ class Voting:
 
     def list(self, state: str = PENDING) -> list[Held]:
         """Return approvals in a state ("" for all), the oldest first; what has run out of time expires now."""
-        self._sweep()
+        self.sweep()
         narrowed = " AND approval.state = ?" if state else ""
         rows = self._store.read.query(
             f"{_LIST}{narrowed} ORDER BY approval.requested_at, approval.approval_id",
@@ -117,7 +117,7 @@ class Voting:
         Raises:
             TapPassConfigError: there is none of that id.
         """
-        self._sweep()
+        self.sweep()
         row = self._store.read.row(f"{_LIST} AND approval.approval_id = ?", (self._leaves.org_id, approval_id))
         if row is None:
             raise TapPassConfigError(f"there is no approval `{approval_id}`; see `tappass approvals list --all`")
@@ -151,7 +151,7 @@ class Voting:
         return self._vote(approval_id, by, "deny", reason)
 
     def _vote(self, approval_id: str, by: Approver, vote: str, reason: str) -> Held:
-        self._sweep()
+        self.sweep()
 
         def write(tx: Tx) -> None:
             row = self._votable(tx, approval_id, by)
@@ -199,7 +199,7 @@ class Voting:
             **fields,
         )
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
         """Expire what has run out of time."""
         now = rfc3339(self._clock.time_ns())
         if not (stale := self._store.read.query(_STALE, (self._leaves.org_id, now))):
@@ -224,7 +224,7 @@ class Voting:
             raise TapPassConfigError("this resume token was not issued by this plane; nothing was resumed")
         state, expires_at = row
         if state in (PENDING, APPROVED) and expires_at <= rfc3339(self._clock.time_ns()):
-            self._sweep()
+            self.sweep()
             return "expired"
         return str(state)
 

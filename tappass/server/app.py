@@ -17,6 +17,7 @@ from tappass.server import problems
 from tappass.server.auth import KINDS, authenticate, provide_house, provide_plane, provide_principal, scopes_of
 from tappass.server.house import House
 from tappass.server.limits import Attempts
+from tappass.server.pages import PAGES, BrowsersSeePages
 from tappass.server.routes import HANDLERS
 from tappass.wire.version import VERSION
 
@@ -32,7 +33,7 @@ def make_app(house: House, routes: Sequence[Any] | None = None) -> Litestar:
         RuntimeError: a route does not say who may call it.
     """
     app = Litestar(
-        list(HANDLERS if routes is None else routes),
+        [*HANDLERS, PAGES] if routes is None else list(routes),
         dependencies={
             "house": Provide(provide_house, sync_to_thread=False),
             "principal": Provide(provide_principal, sync_to_thread=False),
@@ -52,6 +53,7 @@ def make_app(house: House, routes: Sequence[Any] | None = None) -> Litestar:
         signature_types=[],
     )
     _all_say_who_may_call(app)
+    app.asgi_handler = BrowsersSeePages(app.asgi_handler)
     return app
 
 
