@@ -36,14 +36,14 @@ def turn(request: ChatRequest, *, stream: bool) -> Asking:
         fields["metadata"] = request.metadata
     if stream:
         fields |= {"stream": True, "stream_options": {"include_usage": True}}
+    # On the wire each names what is wanted as an error: an override is one unless the caller goes on under it.
     said = {
-        RESPECT_BREAKGLASS: request.respect_breakglass,
+        RESPECT_BREAKGLASS: not request.respect_breakglass,
         RAISE_ON_REDACTION: request.raise_on_redaction,
     }
     headers = {
         SESSION: request.session_id,
         TASK: request.task_id,
-        # Sent even if empty: it says that this client takes break-glass and redactions as errors if it asks for them.
         OPTIONS: ", ".join(name for name, wanted in said.items() if wanted),
         RESUME: request.resume_token,
         "traceparent": request.traceparent,
@@ -52,7 +52,7 @@ def turn(request: ChatRequest, *, stream: bool) -> Asking:
         method="POST",
         path=_PATH,
         body=encode(fields),
-        headers=tuple((name, value) for name, value in headers.items() if value or name == OPTIONS),
+        headers=tuple((name, value) for name, value in headers.items() if value),
         idempotent=False,
         consequence="whether the model was asked is not known here; see the session's record",
         read_s=READ_S,

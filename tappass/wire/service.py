@@ -11,7 +11,7 @@ import msgspec
 
 from tappass.wire.endings import Ending
 
-# Headers. The token places a call and never authenticates it.
+# Headers. The token places a call and never authenticates it; the options name what is wanted as an error.
 CORRELATION, SESSION, OPTIONS = "tappass-correlation", "X-TapPass-Session", "X-TapPass-Options"
 TASK, RESUME = "X-TapPass-Task", "X-TapPass-Resume"
 RESPECT_BREAKGLASS, RAISE_ON_REDACTION = "respect_breakglass", "raise_on_redaction"

@@ -366,7 +366,7 @@ def test_a_turn_carries_its_session_its_task_and_what_it_wants_as_errors(server)
     (sent,) = [request for request in server.seen if request.url.path == "/v1/chat/completions"]
     assert sent.headers["X-TapPass-Session"] == session.session_id
     assert sent.headers["X-TapPass-Task"].startswith("tsk_")
-    assert sent.headers["X-TapPass-Options"] == "raise_on_redaction"
+    assert sent.headers["X-TapPass-Options"] == "respect_breakglass, raise_on_redaction"
     body = json.loads(sent.content)
     assert body["messages"] == [{"role": "user", "content": "hello"}]
     assert (body["temperature"], body["metadata"]) == (0, {"team": "a"})
