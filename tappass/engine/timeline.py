@@ -14,10 +14,9 @@ from tappass.wire.events import AuditEvent
 _PAGE = 1000
 _CHILDREN = "SELECT session_id, opened_seq FROM session WHERE parent = ? ORDER BY opened_seq, session_id"
 _COUNTS = (
-    "SELECT session_id, sum(type = 'call.decided'), sum(type = 'call.ended'),"
-    # No text in a leaf can look like this: its quotes are escaped there.
-    " sum(type = 'call.decided' AND instr(bytes, CAST('\"outcome\":\"needs_approval\"' AS BLOB)) > 0) FROM leaf"
-    " WHERE session_id IN ({}) GROUP BY session_id"
+    "SELECT session_id, count(CASE WHEN type = 'call.decided' THEN 1 END),"
+    " count(CASE WHEN type = 'call.ended' THEN 1 END), count(CASE WHEN type = 'call.decided' AND {} THEN 1 END)"
+    " FROM leaf WHERE session_id IN ({}) GROUP BY session_id"
 )
 _NAMES = "SELECT agent_uuid, name FROM agent WHERE agent_uuid IN ({})"
 _SAID = "SELECT seq, body FROM leaf WHERE session_id = ? AND body IS NOT NULL{}"
@@ -139,9 +138,10 @@ def session_lines(read: Reader, rows: list[SessionRow]) -> list[SessionLine]:
     ids = [row.session_id for row in rows]
     # What was decided, not held for people, and neither ended nor is open was refused.
     unsettled = {row.session_id: row.open_calls for row in rows}
+    held_back = read.dialect.decided("needs_approval")
     counts = {
         name: (decided, decided - ended - held - unsettled[name], unsettled[name], held)
-        for name, decided, ended, held in read.query(_COUNTS.format(_marks(ids)), ids)
+        for name, decided, ended, held in read.query(_COUNTS.format(held_back, _marks(ids)), ids)
     }
     agents = sorted({row.agent_uuid for row in rows})
     names: dict[str, str] = dict(read.query(_NAMES.format(_marks(agents)), agents))

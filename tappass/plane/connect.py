@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tappass.enforcement.port import Plane
+    from tappass.plane.embedded import EmbeddedPlane
 
 
 _EMBEDDED = ("embedded:", "embedded")
 
 
 def connect(url: str | None = None, api_key: str | None = None) -> Plane:
-    """Return the plane for a url: a server's (`https://host:port`), `sqlite:///path`, `embedded:`, or no url at all.
+    """Return the plane for a url: a server's (`https://host:port`), `sqlite:///…`, `postgresql://…`, or no url at all.
 
     Without a url: `TAPPASS_URL` (then with `TAPPASS_API_KEY`), then `url` in `tappass.toml` (where there is a
     `.tappass/` here, the one accepted in it), then `.tappass/` under the working directory. A key is only ever sent
@@ -36,11 +37,13 @@ def connect(url: str | None = None, api_key: str | None = None) -> Plane:
     if scheme in ("sqlite", "embedded"):
         path = _path_of(url)
         return registry.plane(f"sqlite:///{path}", lambda: _embedded(path))
+    if scheme in ("postgresql", "postgres"):
+        return registry.plane(url, lambda: _on_postgresql(url))
     if scheme == "memory":
         return registry.plane(url, lambda: _unknown(url))
     raise TapPassConfigError(
         f"`{_without_secrets(url)}` is no plane this version can reach; use `https://host:port` for a server, "
-        f"`sqlite:///path/to/tappass.db`, or leave the url out for `.tappass/` here"
+        "`sqlite:///path/to/tappass.db`, `postgresql://…`, or leave the url out for `.tappass/` here"
     )
 
 
@@ -125,6 +128,16 @@ def _remote(url: str, api_key: str) -> Plane:
 def _embedded(path: str) -> Plane:
     from pathlib import Path
 
+    return _plane_class().at(Path(path))
+
+
+def _on_postgresql(url: str) -> Plane:
+    from pathlib import Path
+
+    return _plane_class().on_postgresql(url, Path(registry.directory()))
+
+
+def _plane_class() -> type[EmbeddedPlane]:
     from tappass.extras import missing
 
     try:
@@ -133,4 +146,4 @@ def _embedded(path: str) -> Plane:
         if (error.name or "").partition(".")[0] == "tappass":
             raise
         raise missing("embedded", "the embedded plane") from error
-    return EmbeddedPlane.at(Path(path))
+    return EmbeddedPlane

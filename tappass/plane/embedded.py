@@ -28,7 +28,9 @@ from tappass.engine.store.outage import cannot_record
 from tappass.engine.store.port import Store
 from tappass.engine.store.sqlite import SqliteStore
 from tappass.engine.voting import Voting, await_decision
+from tappass.extras import missing
 from tappass.plane.connect import home_of
+from tappass.plane.followed import FOLDER
 from tappass.wire.chat import ChatRequest, ChatResponse
 from tappass.wire.decisions import Decision, DecisionRequest
 from tappass.wire.endings import Ending, Settlement
@@ -101,6 +103,26 @@ class EmbeddedPlane:
         if audit.synchronous == "full":
             plane.engine.store.close()
             plane = cls(SqliteStore(path, synchronous="full"), home_of(path), url=plane.url, **keys)
+        Checkpointer(plane.engine.store, key, witness=audit.witness or None).attach(audit.checkpoint_every_s)
+        return plane
+
+    @classmethod
+    def on_postgresql(cls, url: str, directory: Path) -> EmbeddedPlane:
+        """Open the plane whose database is a PostgreSQL one; policy lies in a directory, keys in its `.tappass`.
+
+        Raises:
+            TapPassConfigError: the extra `postgres` is missing, or the url cannot be read.
+            TapPassConnectionError: the database cannot be reached.
+        """
+        try:
+            from tappass.engine.store.postgres import PostgresStore
+        except ImportError as error:
+            raise missing("postgres", "a PostgreSQL database") from error
+        folder = directory / FOLDER
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        key = log_key(folder)
+        plane = cls(PostgresStore(url), directory, url=url, log_key=key, equality_key=partial(equality_key, folder))
+        audit = plane.pipelines.current().settings.audit
         Checkpointer(plane.engine.store, key, witness=audit.witness or None).attach(audit.checkpoint_every_s)
         return plane
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -22,6 +23,7 @@ from tappass.plane.connect import connect
 from tappass.scopes import tappass_session
 from tappass.session.registry import registry
 from tappass.testing import memory_plane
+from tests.postgres import fresh_database
 
 
 class Face:
@@ -108,6 +110,17 @@ def _in_memory(_tmp: Any) -> Iterator[Subject]:
 
 
 @contextmanager
+def _on_postgresql(tmp_path: Any) -> Iterator[Subject]:
+    with fresh_database() as url:
+        os.environ["TAPPASS_URL"] = url
+        try:
+            with _on_sqlite(tmp_path) as subject:
+                yield subject
+        finally:
+            os.environ.pop("TAPPASS_URL", None)
+
+
+@contextmanager
 def _on_sqlite(tmp_path: Any) -> Iterator[Subject]:
     plane: Any = connect()
 
@@ -120,7 +133,7 @@ def _on_sqlite(tmp_path: Any) -> Iterator[Subject]:
     registry.shutdown()
 
 
-PLANES = {"embedded-memory": _in_memory, "embedded-sqlite": _on_sqlite}
+PLANES = {"embedded-memory": _in_memory, "embedded-sqlite": _on_sqlite, "embedded-postgresql": _on_postgresql}
 
 
 @pytest.fixture(params=PLANES)

@@ -26,7 +26,7 @@ from tappass.wire.ids import SYSTEM_CLOCK, Clock, rfc3339
 
 _SIGNATURE = "\u2014 "
 _LAST = "SELECT note FROM checkpoint WHERE log_no = ? AND size = ?"
-_INSERT = "INSERT OR IGNORE INTO checkpoint (log_no, size, note, created_at) VALUES (?, ?, ?, ?)"
+_INSERT = "INSERT INTO checkpoint (log_no, size, note, created_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from tappass.engine.store.connection import Link
+from tappass.engine.store.dialect import SQLITE
 from tappass.engine.store.outage import cannot_read, is_outage
 from tappass.engine.store.transaction import place_of
 from tappass.wire.events import AuditEvent
@@ -65,29 +66,27 @@ _SESSION = (
     "SELECT session_id, parent, agent_uuid, pipeline_uuid, kind, name, mode, tier, status, implicit, opened_at,"
     " closed_at, opened_seq, closed_seq, 0 FROM session"
 )
-KEY_BY_DIGEST = (
-    "SELECT key_id, org_id, project_id, agent_uuid, person_id, digest, scopes, label, expires_at, revoked_at"
-    " FROM api_key WHERE digest = ?"
-)
-# Of the calls without an ending, those that were let run: no text in a leaf can look like this, its quotes are escaped.
+_KEY = "SELECT key_id, org_id, project_id, agent_uuid, person_id, digest, scopes, label, expires_at, revoked_at FROM "
+_ORGANISATIONS = "SELECT org_id, name, created_at FROM"
+# Of the calls without an ending, those that were let run.
 _OPEN = (
     "SELECT unended.task_id, unended.session_id, max(leaf.seq) FROM (SELECT session_id, task_id FROM leaf"
-    " WHERE task_id <> ''{} GROUP BY session_id, task_id HAVING max(type = 'call.ended') = 0) AS unended"
+    " WHERE task_id <> ''{} GROUP BY session_id, task_id HAVING count(CASE WHEN type = 'call.ended' THEN 1 END) = 0)"
+    " AS unended"
     " JOIN leaf ON leaf.session_id = unended.session_id AND leaf.task_id = unended.task_id"
-    " AND leaf.type = 'call.decided' WHERE instr(leaf.bytes, CAST('\"outcome\":\"allow\"' AS BLOB)) > 0"
+    " AND leaf.type = 'call.decided' WHERE {}"
     " GROUP BY unended.session_id, unended.task_id ORDER BY unended.task_id LIMIT ?"
-)
-_FILTERS = (
-    "session_id",
-    "task_id",
-    "json_extract(CAST(bytes AS TEXT), '$.agent_uuid')",
-    "json_extract(CAST(bytes AS TEXT), '$.pipeline_uuid')",
-    "type",
 )
 
 
 class Reader:
-    """Questions to one store."""
+    """Questions to one store.
+
+    Attributes:
+        dialect: what its database wants other words for.
+    """
+
+    dialect = SQLITE
 
     def __init__(self, link: Link, instead: Callable[[str, tuple[object, ...]], Rows] | None) -> None:
         self._link, self._instead = link, instead
@@ -133,7 +132,8 @@ class Reader:
     ) -> list[AuditEvent]:
         """Return the next events of a log in order, those beyond `after`, that match every filter given."""
         given = (session_id, task_id, agent_uuid, pipeline_uuid, type)
-        wanted = [(name, value) for name, value in zip(_FILTERS, given, strict=True) if value]
+        names = ("session_id", "task_id", self.dialect.agent_uuid, self.dialect.pipeline_uuid, "type")
+        wanted = [(name, value) for name, value in zip(names, given, strict=True) if value]
         clauses = "".join(f" AND {name} = ?" for name, _ in wanted)
         sql = f"SELECT bytes FROM leaf WHERE place > ? AND place < ?{clauses} ORDER BY place LIMIT ?"  # noqa: S608
         head = self.head(org_id)
@@ -187,7 +187,7 @@ class Reader:
 
     def organisations(self) -> Rows:
         """Return id, name and time of creation of every organisation, whichever this store is scoped to."""
-        return self.query("SELECT org_id, name, created_at FROM organisation ORDER BY created_at, org_id")
+        return self.query(f"{_ORGANISATIONS} {self.dialect.organisations} ORDER BY created_at, org_id")
 
     def heads(self) -> list[LogHead]:
         """Return where every log stands."""
@@ -223,9 +223,13 @@ class Reader:
 
     def open_calls(self, *, session_id: str = "", limit: int = 1000) -> list[OpenCall]:
         """Return calls without an ending, oldest first, of one session or of all."""
-        sql = _OPEN.format(" AND session_id = ?" if session_id else "")
+        sql = _OPEN.format(" AND session_id = ?" if session_id else "", self.dialect.decided("allow"))
         rows = self.query(sql, (session_id, limit) if session_id else (limit,))
         return [OpenCall(task_id=row[0], session_id=row[1], decided_seq=row[2]) for row in rows]
+
+    def api_key(self, digest: bytes) -> tuple[Any, ...] | None:
+        """Return the row of the api key with that digest, whichever organisation's it is (see `credentials`)."""
+        return self.row(_KEY + self.dialect.key_by_digest, (digest,))
 
     def close(self) -> None:
         """Let go of the connection; the next question opens another."""

@@ -6,9 +6,13 @@ what a fresh database runs. Times are RFC 3339 text, UTC. `*_seq` is the place i
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint, text
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, UniqueConstraint, text
+from sqlalchemy import Text as AnyText
 
 metadata = MetaData()
+
+# By code point, as SQLite compares: the order of times and ids may not depend on the locale of a server.
+Text = AnyText().with_variant(AnyText(collation="C"), "postgresql")
 
 
 def _text(name: str, *, key: bool = False) -> Column[str]:

@@ -19,7 +19,7 @@ from tappass.engine.store.listeners import POLL_S, Listeners, Poll
 from tappass.engine.store.loss import Lost
 from tappass.engine.store.outage import cannot_record, is_outage, keeps_connection
 from tappass.engine.store.port import OnChange, Tx
-from tappass.engine.store.reading import DEFAULT_ORG, KEY_BY_DIGEST, Reader
+from tappass.engine.store.reading import DEFAULT_ORG, Reader
 from tappass.engine.store.transaction import SqliteTx, place_of
 from tappass.errors import TapPassConfigError, TapPassConnectionError
 from tappass.wire.events import AuditEvent
@@ -137,7 +137,7 @@ class SqliteStore:
 
     def key_by_digest(self, digest: bytes) -> tuple[object, ...] | None:
         """Return a key's row, as `credentials.KeyRow` names its columns, whichever organisation it is of."""
-        return self.read.row(KEY_BY_DIGEST, (digest,))
+        return self.read.api_key(digest)
 
     def erase_content(self, seqs: Iterable[int], *, org_id: str = DEFAULT_ORG) -> int:
         """Delete the content of events, for retention or on request; return how many had one. The log still verifies.

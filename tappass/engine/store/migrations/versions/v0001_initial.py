@@ -12,6 +12,11 @@ down_revision = None
 
 def upgrade() -> None:
     """Create every table."""
-    for statement in revision_sql(revision, op.get_bind().dialect.name).split(";\n"):
+    connection = op.get_bind()
+    if connection.dialect.name == "postgresql":
+        for part in ("postgresql", "postgresql_security"):
+            connection.exec_driver_sql(revision_sql(revision, part))
+        return
+    for statement in revision_sql(revision, connection.dialect.name).split(";\n"):
         if statement.strip():
             op.execute(statement)

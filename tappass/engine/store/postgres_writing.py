@@ -1,0 +1,249 @@
+"""Writing to one organisation's log on PostgreSQL: what waits first, then what callers want, all in one transaction."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple, TypeVar
+
+import psycopg
+
+from tappass.engine.store.group import Group, Job
+from tappass.engine.store.loss import Lost
+from tappass.engine.store.port import Tx
+from tappass.engine.store.postgres_link import Address, Connection, Pool, cannot_record, is_outage
+from tappass.engine.store.postgres_tx import PostgresTx
+from tappass.errors import TapPassConnectionError
+from tappass.wire.events import AuditEvent
+from tappass.wire.ids import Clock, Ids, rfc3339
+
+T = TypeVar("T")
+Write = Callable[[Tx], object]
+Ended = list[tuple[Job, Any, BaseException | None]]
+
+# So many deferred writes share a transaction: after an outage there may be a million.
+_WAITING_AT_ONCE = 2000
+
+_log = logging.getLogger("tappass.store")
+
+
+class _UnwritableError(Exception):
+    """A deferred write fails by its own fault."""
+
+
+class _Doubt(NamedTuple):
+    """A commit without an answer: how many deferred writes it held, whose jobs, and a leaf that tells."""
+
+    waiting: int
+    ended: Ended
+    last: tuple[int, bytes]
+
+
+class Writing:
+    """What one organisation's callers write, in this process.
+
+    Attributes:
+        waiting: deferred writes that are not committed, in order; kept while the database is away.
+    """
+
+    def __init__(self, address: Address, pool: Pool, org_id: str, clock: Clock, ids: Ids) -> None:
+        self._address, self._pool, self._org_id = address, pool, org_id
+        self._clock, self._ids = clock, ids
+        self._group = Group(self._carry_out)
+        self._owner = 0
+        self._queue: SimpleQueue[Write] = SimpleQueue()
+        self._seen: tuple[str, int] = ("", 0)
+        self._doubt: _Doubt | None = None
+        self._attempted: AuditEvent | None = None
+        self.waiting: list[Write] = []
+
+    def run(self, fn: Callable[[Tx], T]) -> T:
+        """Have a function run in a transaction; return its result once that is committed."""
+        if self.is_inside():
+            raise RuntimeError("PostgresStore.run() was called inside a transaction; use the Tx it passes")
+        return self._group.run(fn)
+
+    def later(self, fn: Write) -> None:
+        """Queue a write for the next transaction."""
+        self._queue.put(fn)
+
+    def is_inside(self) -> bool:
+        """Tell whether this thread is in a transaction."""
+        return self._owner == threading.get_ident()
+
+    def is_idle(self) -> bool:
+        """Tell whether nothing waits and nothing is being written."""
+        return not (self.waiting or self._owner) and self._queue.empty()
+
+    def _carry_out(self, jobs: list[Job]) -> None:
+        """End jobs, the first at least; what waits goes before them."""
+        self._owner = threading.get_ident()
+        try:
+            self._gather()
+            while len(self.waiting) > _WAITING_AT_ONCE:
+                self._isolating(self.waiting[:_WAITING_AT_ONCE], [])
+            self._isolating(self.waiting, jobs)
+        except (psycopg.Error, TapPassConnectionError) as error:
+            for job in jobs:
+                if not job.done:
+                    job.end(error=self._refusal(error))
+        finally:
+            self._owner = 0
+
+    def _refusal(self, error: BaseException) -> TapPassConnectionError:
+        """Return the error for one caller: raised in its own thread, it is nobody else's."""
+        refused = (
+            cannot_record(self._address.shown, error)
+            if isinstance(error, psycopg.Error)
+            else TapPassConnectionError(str(error))
+        )
+        refused.__cause__ = error
+        return refused
+
+    def _gather(self) -> None:
+        try:
+            while not self._queue.empty():
+                self.waiting.append(self._queue.get_nowait())
+        except Empty:
+            pass
+
+    def _isolating(self, waiting: list[Write], jobs: list[Job]) -> None:
+        try:
+            self._transact(waiting, jobs)
+        except (psycopg.Error, _UnwritableError) as error:
+            if is_outage(error):
+                raise
+            self._one_by_one(len(waiting), jobs)
+
+    def _one_by_one(self, count: int, jobs: list[Job]) -> None:
+        """Find whose fault it was: a statement that fails takes its transaction with it."""
+        left = len(self.waiting) - count
+        while len(self.waiting) > left:
+            try:
+                self._transact(self.waiting[:1], [])
+            except (psycopg.Error, _UnwritableError) as error:
+                if is_outage(error):
+                    raise
+                self._replace(error)
+        for job in jobs:
+            try:
+                if not job.done:
+                    self._transact([], [job])
+            except psycopg.Error as error:
+                if is_outage(error):
+                    raise
+                job.end(error=error)
+
+    def _replace(self, error: BaseException) -> None:
+        """Put a leaf that says what was lost in the place of a write that can never succeed."""
+        cause = error.__cause__ or error
+        _log.error("a deferred audit record cannot be written and is given up", exc_info=cause)
+        if self._attempted is None or isinstance(self.waiting[0], Lost):
+            del self.waiting[0]
+        else:
+            self.waiting[0] = Lost(self._attempted, rfc3339(self._clock.time_ns()), type(cause).__name__)
+
+    def _transact(self, waiting: list[Write], jobs: list[Job]) -> None:
+        """Commit what is given; once more where the connection was dead and nothing can be written twice."""
+        for again in (True, False):
+            connection: Connection | None = None
+            self._committing = False
+            try:
+                with self._pool.borrowed() as (connection, _):
+                    self._attempt(connection, list(waiting), jobs)
+                return
+            except psycopg.Error as error:
+                dead = connection is not None and connection.closed and is_outage(error)
+                if not (again and dead) or (self._committing and self._doubt is None):
+                    raise
+                # The server was restarted, perhaps: what else is kept open is as dead.
+                self._pool.drop()
+
+    def _attempt(self, connection: Connection, waiting: list[Write], jobs: list[Job]) -> None:
+        ended: Ended = []
+        tx: PostgresTx | None = None
+        try:
+            with connection.pipeline() as pipeline:
+                tx = PostgresTx(
+                    connection,
+                    pipeline,
+                    self._org_id,
+                    seen=self._seen,
+                    shown=self._address.shown,
+                    clock=self._clock,
+                    ids=self._ids,
+                )
+                del waiting[: self._resolve_doubt(tx)]
+                self._write_waiting(tx, waiting)
+                _attempt_jobs(tx, jobs, ended)
+                self._committing = True
+                tx.finish()
+        except BaseException as error:
+            self._undo(connection, tx, len(waiting), ended, error)
+            raise
+        del self.waiting[: len(waiting)]
+        if tx.head is not None:
+            self._seen = (tx.head.log_id, tx.head.size)
+        for job, result, failure in ended:
+            job.end(result=result, error=failure)
+
+    def _resolve_doubt(self, tx: PostgresTx) -> int:
+        """Find out whether a commit without an answer was written: nothing may be written twice.
+
+        Returns:
+            How many of the deferred writes that wait are in the log already; they wait no more.
+        """
+        doubt = self._doubt
+        if doubt is None:
+            return 0
+        written = tx.written(doubt.last)
+        self._doubt = None
+        if not written:
+            return 0
+        del self.waiting[: doubt.waiting]
+        for job, result, failure in doubt.ended:
+            if not job.done:
+                job.end(result=result, error=failure)
+        return doubt.waiting
+
+    def _write_waiting(self, tx: PostgresTx, waiting: list[Write]) -> None:
+        for write in waiting:
+            try:
+                tx.alone(write)
+            except (psycopg.Error, TapPassConnectionError):
+                raise
+            except Exception as error:
+                raise _UnwritableError from error
+
+    def _undo(
+        self, connection: Connection, tx: PostgresTx | None, count: int, ended: Ended, error: BaseException
+    ) -> None:
+        """Leave no transaction open, and know of everything whether it was written."""
+        self._attempted = tx.attempted if tx is not None else None
+        fault = isinstance(error, Exception) and not is_outage(error)
+        if self._committing and tx is not None and tx.last is not None and not fault:
+            self._doubt = _Doubt(count, ended, tx.last)
+        try:
+            if not fault:
+                connection.close()
+            else:
+                connection.rollback()
+        except psycopg.Error:
+            connection.close()
+
+
+def _attempt_jobs(tx: PostgresTx, jobs: list[Job], ended: Ended) -> None:
+    for job in jobs:
+        if job.done:
+            continue
+        try:
+            ended.append((job, tx.alone(job.fn), None))
+        except psycopg.Error:
+            raise
+        except Exception as error:
+            ended.append((job, None, error))
+        if tx.changes:
+            # What this caller changed others may remember: only from the next transaction on, when it is committed.
+            return
