@@ -5,8 +5,112 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from tappass.server.problems import Problem
+
+if TYPE_CHECKING:
+    from litestar.types import ASGIApp, HTTPReceiveMessage, Message, Receive, Scope, Send
 
 FAILURES, WINDOW_S, ADDRESSES = 20, 60.0, 4096
+DEEPEST = 200
+# Arrays of what a client's outbox or log holds.
+BATCHES = frozenset({"/v1/endings", "/v1/events"})
+
+_BRACKETS = b"[]{}"
+_REST = bytes(set(range(256)) - set(_BRACKETS))
+_CHUNK = 65_536
+_CLOSE = {"Connection": "close"}
+
+
+class BodyLimits:
+    """Reads a request's body when the app first asks for it: bounded in size, in time, and in depth if it is JSON.
+
+    Args:
+        app: what serves the request; gets the body whole, or one of the problems 408, 413 and 422.
+        body_bytes: the largest body.
+        batch_bytes: the largest body of a route in `BATCHES`.
+        body_s: how long a body may take to arrive.
+    """
+
+    def __init__(self, app: ASGIApp, *, body_bytes: int, batch_bytes: int, body_s: float) -> None:
+        self._app, self._body_s = app, body_s
+        self._body_bytes, self._batch_bytes = body_bytes, batch_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        most = self._batch_bytes if scope["path"] in BATCHES else self._body_bytes
+        whole: list[HTTPReceiveMessage] = []
+
+        async def bounded() -> Message:
+            if whole:
+                return await receive()
+            message = await self._read(scope, receive, most)
+            whole.append(message)
+            return message
+
+        await self._app(scope, bounded, send)
+
+    async def _read(self, scope: Scope, receive: Receive, most: int) -> Any:
+        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        if int(declared) > most:
+            raise _too_large(most)
+        body = bytearray()
+        try:
+            with anyio.fail_after(self._body_s):
+                while True:
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        return message
+                    body += message.get("body", b"")
+                    if len(body) > most:
+                        raise _too_large(most)
+                    if not message.get("more_body", False):
+                        break
+        except TimeoutError:
+            raise Problem(408, "the body did not arrive in time", code="too_slow", headers=_CLOSE) from None
+        content = bytes(body)
+        if too_deep(content):
+            raise Problem(422, f"the body is nested over {DEEPEST} levels deep", code="malformed")
+        return {"type": "http.request", "body": content, "more_body": False}
+
+
+def _too_large(most: int) -> Problem:
+    return Problem(413, f"the body is over {most} bytes, the most that this route takes", headers=_CLOSE)
+
+
+def too_deep(body: bytes) -> bool:
+    """Tell whether JSON is nested over `DEEPEST` levels, without reading it: a few passes at the speed of memory."""
+    if len(body) <= 2 * DEEPEST or body.count(b"[") + body.count(b"{") <= DEEPEST:
+        return False
+    brackets = _brackets(body)
+    for _ in range(DEEPEST):
+        if len(brackets) <= 2:
+            return False
+        fewer = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        if len(fewer) == len(brackets):
+            # Not balanced, so not JSON: whoever reads it will say where.
+            return len(fewer) > 2 * DEEPEST
+        brackets = fewer
+    return bool(brackets)
+
+
+def _brackets(body: bytes) -> bytes:
+    """Return the brackets that are not within strings."""
+    if b"\\" in body:
+        body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    found, inside = [], 0
+    # In pieces: a body of nothing but quotes must not become millions of objects.
+    for start in range(0, len(body), _CHUNK):
+        parts = body[start : start + _CHUNK].split(b'"')
+        found.append(b"".join(parts[inside::2]).translate(None, _REST))
+        inside ^= (len(parts) - 1) & 1
+    return b"".join(found)
 
 
 class Attempts:
@@ -29,14 +133,14 @@ class Attempts:
         self._failed[address] = began, count + 1
         while len(self._failed) > ADDRESSES:
             self._failed.popitem(last=False)
-        return self._left(began, now) if count >= FAILURES else 0
+        return _left(began, now) if count >= FAILURES else 0
 
     def waiting(self, address: str) -> int:
         """Return the seconds that an address has to wait, 0 if it may try."""
         began, count = self._failed.get(address, (0.0, 0))
         now = self._now()
-        return self._left(began, now) if count >= FAILURES and now - began < WINDOW_S else 0
+        return _left(began, now) if count >= FAILURES and now - began < WINDOW_S else 0
 
-    @staticmethod
-    def _left(began: float, now: float) -> int:
-        return max(1, int(began + WINDOW_S - now) + 1)
+
+def _left(began: float, now: float) -> int:
+    return max(1, int(began + WINDOW_S - now) + 1)
