@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tappass.wire.version import VERSION
 
 if TYPE_CHECKING:
+    from tappass.admin import AsyncTapPass, TapPass
     from tappass.agent import Agent, AsyncAgent
     from tappass.decorators import tool
     from tappass.errors import (
@@ -40,6 +41,7 @@ _HOMES = {
     "Agent": "agent",
     "ApprovalRequired": "errors",
     "AsyncAgent": "agent",
+    "AsyncTapPass": "admin",
     "AuditEvent": "wire.events",
     "BreakGlassActive": "errors",
     "ChatChunk": "wire.chat",
@@ -49,6 +51,7 @@ _HOMES = {
     "PolicyBlockError": "errors",
     "RedactionApplied": "errors",
     "Session": "session.session",
+    "TapPass": "admin",
     "TapPassConfigError": "errors",
     "TapPassConnectionError": "errors",
     "TapPassError": "errors",
@@ -83,6 +86,7 @@ __all__ = [
     "Agent",
     "ApprovalRequired",
     "AsyncAgent",
+    "AsyncTapPass",
     "AuditEvent",
     "BreakGlassActive",
     "ChatChunk",
@@ -92,6 +96,7 @@ __all__ = [
     "PolicyBlockError",
     "RedactionApplied",
     "Session",
+    "TapPass",
     "TapPassConfigError",
     "TapPassConnectionError",
     "TapPassError",

@@ -68,9 +68,17 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[server]`: the address that `audit_url`s begin with."""
+    """`[server]`: the address that `audit_url`s begin with, and what `tappass serve` takes from strangers.
+
+    `body_bytes` is the largest body of a request, `batch_bytes` that of an array of events or endings; `metrics` is
+    who may read `/metrics`.
+    """
 
     url: str = "http://127.0.0.1:9620"
+    body_bytes: Annotated[int, msgspec.Meta(ge=1024, le=10**9)] = 5_000_000
+    batch_bytes: Annotated[int, msgspec.Meta(ge=1024, le=10**9)] = 16_000_000
+    body_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 15.0
+    metrics: Literal["admin", "open", "off"] = "admin"
 
 
 class CorrelationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -24,6 +24,7 @@ REGISTERED, CHANGED = "agent.registered", "tier.changed"
 _COLUMNS = "agent_uuid, name, tier, framework, description, active, registered_by, registered_at"
 _LIST = f"SELECT {_COLUMNS} FROM agent WHERE org_id = ? AND project_id = ? ORDER BY name"  # noqa: S608
 _ONE = f"SELECT {_COLUMNS} FROM agent WHERE org_id = ? AND project_id = ? AND name = ?"  # noqa: S608
+_BY_UUID = f"SELECT {_COLUMNS} FROM agent WHERE org_id = ? AND project_id = ? AND agent_uuid = ?"  # noqa: S608
 _NEW = (
     "INSERT INTO agent (agent_uuid, org_id, project_id, name, tier, framework, description, registered_by,"
     " registered_at, changed_seq) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -100,6 +101,11 @@ class Agents:
         if row is None:
             raise _unknown(name)
         return _agent(row)
+
+    def by_uuid(self, agent_uuid: str) -> AgentRow | None:
+        """Return an agent of this organisation, or None."""
+        row = self._store.read.row(_BY_UUID, (self._leaves.org_id, self._leaves.project_id, agent_uuid))
+        return None if row is None else _agent(row)
 
     def add(self, by: Approver, name: str, *, framework: str = "", description: str = "") -> AgentRow:
         """Register an agent; one that code has named already keeps its uuid and tier.

@@ -10,16 +10,16 @@ import anyio.to_thread
 from litestar import Litestar
 from litestar.datastructures import State
 from litestar.di import Provide
-from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 
 from tappass.server import problems
 from tappass.server.auth import KINDS, authenticate, provide_house, provide_plane, provide_principal, scopes_of
 from tappass.server.house import House
-from tappass.server.limits import Attempts
+from tappass.server.limits import Attempts, BodyLimits
+from tappass.server.logs import RequestLog
+from tappass.server.openapi import complete, described
 from tappass.server.pages import PAGES, BrowsersSeePages
 from tappass.server.routes import HANDLERS
-from tappass.wire.version import VERSION
+from tappass.server.routes.health import metrics_route
 
 
 def make_app(house: House, routes: Sequence[Any] | None = None) -> Litestar:
@@ -32,8 +32,9 @@ def make_app(house: House, routes: Sequence[Any] | None = None) -> Litestar:
     Raises:
         RuntimeError: a route does not say who may call it.
     """
+    settings = house.settings().server
     app = Litestar(
-        [*HANDLERS, PAGES] if routes is None else list(routes),
+        [*HANDLERS, *metrics_route(settings.metrics), PAGES] if routes is None else list(routes),
         dependencies={
             "house": Provide(provide_house, sync_to_thread=False),
             "principal": Provide(provide_principal, sync_to_thread=False),
@@ -43,17 +44,20 @@ def make_app(house: House, routes: Sequence[Any] | None = None) -> Litestar:
         exception_handlers=problems.EXCEPTIONS,
         state=State({"house": house, "attempts": Attempts()}),
         lifespan=[_open(house)],
-        openapi_config=OpenAPIConfig(
-            title="TapPass",
-            version=VERSION,
-            path="/",
-            render_plugins=[JsonRenderPlugin(path="/openapi.json")],
-        ),
+        openapi_config=described(),
         logging_config=None,
-        signature_types=[],
+        # BodyLimits says how large a body may be, before anything is read of it.
+        request_max_body_size=None,
     )
     _all_say_who_may_call(app)
-    app.asgi_handler = BrowsersSeePages(app.asgi_handler)
+    complete(app)
+    limited = BodyLimits(
+        BrowsersSeePages(app.asgi_handler),
+        body_bytes=settings.body_bytes,
+        batch_bytes=settings.batch_bytes,
+        body_s=settings.body_timeout_s,
+    )
+    app.asgi_handler = RequestLog(limited)
     return app
 
 

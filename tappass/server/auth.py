@@ -11,6 +11,7 @@ from typing import Any
 from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
+from litestar.routes import HTTPRoute
 
 from tappass.engine.credentials import ADMIN, AGENT, APPROVER, AUDITOR, Principal
 from tappass.engine.hopping import hop
@@ -20,6 +21,7 @@ from tappass.server.house import House
 from tappass.server.limits import Attempts
 
 PUBLIC, PAGE = "public", "page"
+_WITH_BODY = frozenset({"PATCH", "POST", "PUT"})
 KINDS = frozenset({ADMIN, AGENT, APPROVER, AUDITOR, PAGE, PUBLIC})
 
 _Connection = ASGIConnection[Any, Any, Any, Any]
@@ -39,13 +41,39 @@ async def authenticate(connection: _Connection, route: BaseRouteHandler) -> None
     """
     wanted = scopes_of(route.opt)
     if not wanted:
-        raise problems.Problem(405, "this route does not take that method")
+        raise problems.Problem(405, "this route does not take that method", headers={"Allow": _methods(connection)})
     if wanted[0] in (PUBLIC, PAGE):
         return
     principal = await principal_of(connection)
     if not principal.may(*wanted):
         raise problems.Problem(403, f"this key's scope does not do; the route takes: {', '.join(wanted)}", code="scope")
     connection.scope["principal"] = principal  # type: ignore[typeddict-unknown-key]
+    if connection.scope.get("method") in _WITH_BODY:
+        _is_json(connection)
+
+
+def _is_json(connection: _Connection) -> None:
+    headers = connection.headers
+    kind, _, parameters = headers.get("content-type", "").partition(";")
+    if not kind and headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
+        return
+    charset = parameters.strip().lower().removeprefix("charset=").strip('"')
+    if kind.strip().lower() != "application/json" or charset not in ("", "utf-8"):
+        raise problems.Problem(415, "send JSON in UTF-8: `Content-Type: application/json`")
+
+
+def _methods(connection: _Connection) -> str:
+    """Return the methods that a path is served for."""
+    path = connection.scope.get("path_template", "")
+    found = {
+        method
+        for each in connection.app.routes
+        if each.path_format == path and isinstance(each, HTTPRoute)
+        for handler in each.route_handlers
+        if scopes_of(handler.opt)
+        for method in handler.http_methods
+    }
+    return ", ".join(sorted(found))
 
 
 async def principal_of(connection: _Connection) -> Principal:

@@ -27,7 +27,8 @@ class BoundedConnection(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._awaiting, self._head, self._timer = True, 0, None
+        self._awaiting, self._head = True, 0
+        self._timer: asyncio.TimerHandle | None = None
         self._refusal = _MALFORMED
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -71,7 +72,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._refuse(self._refusal)
 
     def _start_timer(self) -> None:
-        self._timer: asyncio.TimerHandle | None = self.loop.call_later(HEAD_S, self._refuse, _TOO_SLOW)
+        self._timer = self.loop.call_later(HEAD_S, self._refuse, _TOO_SLOW)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -11,6 +11,7 @@ from tappass.engine.audit.checkpoint import Checkpointer
 from tappass.engine.audit.keys import equality_key, log_key
 from tappass.engine.credentials import Credentials, Principal
 from tappass.engine.leaves import ORG, PROJECT
+from tappass.engine.settings import Settings
 from tappass.engine.store.port import Store
 from tappass.plane.connect import home_of
 from tappass.plane.embedded import EmbeddedPlane
@@ -91,6 +92,24 @@ class House:
             row = self.store.scoped(org_id).read.row(_AGENTS, (org_id,))
             counted += int(row[0]) if row else 0
         return counted
+
+    def settings(self) -> Settings:
+        """Return the settings in force."""
+        return self.plane().pipelines.current().settings
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return what is not as it should be, in words that hold nothing of anybody's."""
+        if self.plane().pipelines.changed():
+            return ("policy or settings changed on disk and wait to be accepted",)
+        return ()
+
+    def touch(self) -> None:
+        """Write nothing, in a transaction of its own: which only works where everything would.
+
+        Raises:
+            TapPassConnectionError: the database cannot be written.
+        """
+        self.store.run(lambda tx: tx.control(ORG))
 
     def start(self) -> None:
         """Begin what runs beside the requests: checkpoints of the log."""

@@ -12,7 +12,7 @@ import anyio
 from tappass.server.problems import Problem
 
 if TYPE_CHECKING:
-    from litestar.types import ASGIApp, HTTPReceiveMessage, Message, Receive, Scope, Send
+    from litestar.types import ASGIApp
 
 FAILURES, WINDOW_S, ADDRESSES = 20, 60.0, 4096
 DEEPEST = 200
@@ -39,15 +39,15 @@ class BodyLimits:
         self._app, self._body_s = app, body_s
         self._body_bytes, self._batch_bytes = body_bytes, batch_bytes
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         most = self._batch_bytes if scope["path"] in BATCHES else self._body_bytes
-        whole: list[HTTPReceiveMessage] = []
+        whole: list[Any] = []
 
-        async def bounded() -> Message:
+        async def bounded() -> Any:
             if whole:
                 return await receive()
             message = await self._read(scope, receive, most)
@@ -56,7 +56,7 @@ class BodyLimits:
 
         await self._app(scope, bounded, send)
 
-    async def _read(self, scope: Scope, receive: Receive, most: int) -> Any:
+    async def _read(self, scope: Any, receive: Any, most: int) -> Any:
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if int(declared) > most:
             raise _too_large(most)

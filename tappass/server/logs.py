@@ -18,7 +18,7 @@ from tappass.server import metrics
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-    from litestar.types import ASGIApp, Message, Receive, Scope, Send
+    from litestar.types import ASGIApp
 
 _FRAMES = 12
 _log: Any = structlog.get_logger("tappass.server")
@@ -38,7 +38,7 @@ def configure() -> None:
         processors=[*shared, ready], logger_factory=structlog.stdlib.LoggerFactory(), cache_logger_on_first_use=True
     )
     out = logging.StreamHandler(sys.stderr)
-    last = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.JSONRenderer()]
+    last: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.JSONRenderer()]
     out.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=last))
     logging.basicConfig(handlers=[out], level=logging.INFO, force=True)
     for name in ("httpx", "httpcore", "uvicorn.error"):
@@ -85,7 +85,7 @@ class RequestLog:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
@@ -94,7 +94,7 @@ class RequestLog:
         clear_contextvars()
         bind_contextvars(request_id=request_id)
 
-        async def named(message: Message) -> None:
+        async def named(message: Any) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]

@@ -170,6 +170,11 @@ def on_outage(request: Request[Any, Any, Any], error: TapPassConnectionError) ->
     return on_problem(request, Problem(503, detail, code="plane_unavailable", headers={"Retry-After": "1"}))
 
 
+def on_too_deep(request: Request[Any, Any, Any], _: RecursionError) -> Response[bytes]:
+    """Answer JSON that cannot be read for its depth."""
+    return on_problem(request, Problem(422, "the body is nested too deeply", code="malformed"))
+
+
 def on_bug(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Answer a fault of the server's own: that there was one, and no more."""
     logs.failed(error)
@@ -183,6 +188,7 @@ EXCEPTIONS: dict[Any, Any] = {
     msgspec.ValidationError: on_validation,
     TapPassConfigError: on_config,
     TapPassConnectionError: on_outage,
+    RecursionError: on_too_deep,
     Exception: on_bug,
 }
 

@@ -19,7 +19,9 @@ from tappass.engine.leaves import Leaves
 from tappass.engine.organisations import Organisations
 from tappass.engine.store.opening import open_store, without_password
 from tappass.errors import TapPassConfigError
+from tappass.server import logs
 from tappass.server.app import make_app
+from tappass.server.connections import BoundedConnection
 from tappass.server.house import House
 from tappass.wire.ids import SYSTEM_CLOCK
 
@@ -44,6 +46,7 @@ class Serving:
 
     def __call__(self) -> Any:
         """Make the app, in the process that serves it."""
+        logs.configure()
         return make_app(self.house())
 
     def house(self) -> House:
@@ -98,6 +101,8 @@ def run(serving: Serving, announce: Callable[[str, MadeKey | None], None]) -> No
         proxy_headers=False,
         lifespan="on",
         timeout_graceful_shutdown=GRACE_S,
+        http=BoundedConnection,
+        ws="none",
     )
     if serving.workers > 1:
         Multiprocess(config, [listening]).run()

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from tappass.server.routes import health
+from tappass.server.routes import agents, health
 
-HANDLERS: list[Any] = [*health.ROUTES]
+HANDLERS: list[Any] = [*agents.ROUTES, *health.ROUTES]

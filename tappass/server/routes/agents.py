@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
 from litestar import get, post
 
 from tappass.engine.approver import Approver
@@ -52,9 +51,7 @@ def _agents(plane: EmbeddedPlane) -> Agents:
 
 
 def _registered(agents: Agents, principal: Principal, told: Registration) -> Credential:
-    by = Approver(
-        person_id=principal.person_id, name=principal.name or principal.key_id, key_id=principal.key_id
-    )
+    by = Approver(person_id=principal.person_id, name=principal.name or principal.key_id, key_id=principal.key_id)
     for name, value, longest in (("framework", told.framework, 200), ("description", told.description, 4000)):
         if len(value) > longest:
             raise Problem(422, f"`{name}` has over {longest} characters", code="malformed", param=name)
@@ -62,7 +59,8 @@ def _registered(agents: Agents, principal: Principal, told: Registration) -> Cre
         made: AgentRow = agents.add(by, told.agent_id, framework=told.framework, description=told.description)
     except TapPassConfigError as error:
         taken = "registered already" in str(error)
-        raise Problem(409 if taken else 422, str(error), code="conflict" if taken else "malformed", param="agent_id") from error
+        status, code = (409, "conflict") if taken else (422, "malformed")
+        raise Problem(status, str(error), code=code, param="agent_id") from error
     key_id, key = agents.new_key(by, made.name, "registered")
     return Credential(
         agent_uuid=made.agent_uuid,

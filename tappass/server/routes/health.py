@@ -1,28 +1,49 @@
-"""`GET /health`: that the server is there, and what it is. `GET /ready`: that it can keep its record."""
+"""`/health`: that the server is there, and what it is. `/ready`: that it can keep its record. `/metrics`: numbers."""
 
 from __future__ import annotations
 
 import time
+from typing import Any
 
-from litestar import get
+import msgspec
+from litestar import MediaType, Response, get
 
+from tappass.engine.credentials import ADMIN, AUDITOR
 from tappass.engine.hopping import hop
+from tappass.server import metrics
 from tappass.server.auth import PUBLIC
 from tappass.server.house import House
 from tappass.wire.service import Health
 from tappass.wire.version import VERSION
 
 
+class Ready(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of `/ready`: the database was written to and read just now."""
+
+    status: str
+
+
 @get("/health", opt={"scope": PUBLIC}, summary="Whether the server is there, and which it is")
 async def health(house: House) -> Health:
     """Return the server's version and state; asks for no key and tells nothing that is anybody's."""
-    agents = await hop(House.count_agents, house)
+    return await hop(_health, house)
+
+
+@get("/ready", opt={"scope": PUBLIC}, summary="Whether the server can keep its record, so that calls may run")
+async def ready(house: House) -> Ready:
+    """Answer 503 while the database cannot be written to."""
+    await hop(House.touch, house)
+    return Ready(status="ready")
+
+
+def _health(house: House) -> Health:
     return Health(
         status="ok",
         version=version(),
         storage=house.storage,
-        agents=agents,
+        agents=house.count_agents(),
         uptime_seconds=round(time.monotonic() - house.started_at, 3),
+        warnings=house.warnings(),
     )
 
 
@@ -31,4 +52,22 @@ def version() -> str:
     return ".".join((*VERSION.split("."), "0", "0")[:3])
 
 
-ROUTES = [health]
+def metrics_route(who: str) -> list[Any]:
+    """Return the route of `/metrics`, for admins and auditors, for everybody ("open"), or none ("off")."""
+    if who == "off":
+        return []
+
+    @get(
+        "/metrics",
+        opt={"scope": PUBLIC if who == "open" else (ADMIN, AUDITOR)},
+        media_type=MediaType.TEXT,
+        summary="Numbers for Prometheus",
+    )
+    async def numbers() -> Response[bytes]:
+        """Return counters and durations; no ids, no names."""
+        return Response(await hop(lambda _: metrics.text(), None), headers={"Content-Type": metrics.CONTENT_TYPE})
+
+    return [numbers]
+
+
+ROUTES = [health, ready]
