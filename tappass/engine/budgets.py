@@ -32,7 +32,7 @@ from tappass.engine.metering import (
 )
 from tappass.engine.policy.facts import TOOL
 from tappass.engine.policy.policy import Policy
-from tappass.engine.sessions import Open
+from tappass.engine.recalled import Open
 from tappass.engine.store.port import Tx
 from tappass.wire.decisions import ALLOW
 from tappass.wire.endings import COMPLETED, Ending

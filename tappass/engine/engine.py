@@ -1,8 +1,13 @@
-"""The engine's use cases: open, decide, settle, close; sync, written once, for every plane."""
+"""The engine's use cases: open, decide, settle, close; sync, written once, for every plane.
+
+A shared engine is one of several over one database, on the same server or on others: it believes the database, not its
+memory. An embedded one knows its own sessions and running calls and asks for neither.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -11,27 +16,37 @@ from tappass.enforcement.port import Scanner
 from tappass.engine import inspection
 from tappass.engine.budgets import Budgets
 from tappass.engine.controls import Controls, read_controls
+from tappass.engine.delivered import Deliveries, bounded
+from tappass.engine.endings import LOST, Endings, counted, inspected
+from tappass.engine.implicit import ImplicitSessions
 from tappass.engine.issuer import Issuer
-from tappass.engine.judgement import DETECTOR_FAILED, Judgement, judge, kept, tag_of
+from tappass.engine.judgement import Judgement, judge, kept, tag_of
 from tappass.engine.leaves import Leaves
 from tappass.engine.pipelines import Pipelines
-from tappass.engine.sessions import Open, Sessions
+from tappass.engine.recalled import Open
+from tappass.engine.replaying import Asked, Replays
+from tappass.engine.reports import Reports
+from tappass.engine.sessions import ReopenedError, Sessions, not_open
 from tappass.engine.signing_keys import SigningKeys
 from tappass.engine.store.port import Store, Tx
 from tappass.engine.voting import Voting
+from tappass.errors import TapPassConfigError
 from tappass.wire.codec import canonical
 from tappass.wire.decisions import ALLOW, Decision, DecisionRequest
 from tappass.wire.endings import Ending, Settlement
-from tappass.wire.events import AuditEvent
-from tappass.wire.findings import Finding, kinds_in
 from tappass.wire.ids import SYSTEM_CLOCK, UUID_IDS, Clock, Ids
 from tappass.wire.obligations import ScanResult
+from tappass.wire.service import Entry, Receipt, Report
 from tappass.wire.sessions import Opening, SessionRecord
 
 _DEFINED = (
     "INSERT INTO tool_definition (org_id, project_id, digest, server, name, definition, first_seen_at, first_seen_seq)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 )
+
+
+# Tool definitions that this process knows to be in the database.
+_MOST_DEFINED = 10_000
 
 
 class Gate(Protocol):
@@ -43,7 +58,17 @@ class Gate(Protocol):
 
 
 class Engine:
-    """Answers for one project: which session, which policy, what was seen, and the record of it all."""
+    """Answers for one project: which session, which policy, what was seen, and the record of it all.
+
+    Args:
+        store: the database.
+        pipelines: which policy is in force.
+        leaves: how things are put into the log.
+        voting: what people decide.
+        first, gates: what has a say before budgets, and after them.
+        key: returns the key under which requests are compared; kept outside the log.
+        shared: other engines serve the same sessions.
+    """
 
     def __init__(
         self,
@@ -57,6 +82,8 @@ class Engine:
         issuer: Issuer | None = None,
         clock: Clock = SYSTEM_CLOCK,
         ids: Ids = UUID_IDS,
+        key: Callable[[], bytes] | None = None,
+        shared: bool = False,
     ) -> None:
         self.store = store
         self.pipelines = pipelines
@@ -64,24 +91,48 @@ class Engine:
         self.voting = voting
         self.issuer = issuer or Issuer(store, leaves, SigningKeys(store, leaves, None, clock), clock=clock, ids=ids)
         self._clock = clock
-        self.sessions = Sessions(store, pipelines, leaves, clock, ids)
+        self._shared = shared
+        self.sessions = Sessions(store, pipelines, leaves, clock, ids, shared=shared)
         self._defined: set[str] = set()
-        # The calls of this process that run now, and their sessions. A fork's child starts without: the parent's
-        # calls end there.
-        self._running: dict[str, str] = {}
-        store.in_child(self._running.clear)
         self._controls = Controls()
         self.budgets = Budgets(leaves, clock)
+        self._endings = Endings(store, leaves, self.budgets, shared=shared)
+        # Without a key to share, requests are only recognised by this process.
+        self._replays = Replays(leaves, key or (lambda: os.urandom(32)), clock)
+        self._deliveries = Deliveries(store, leaves, self.sessions, self._endings, self._replays)
+        self._reports = Reports(store, pipelines, leaves, self.sessions, self._replays)
+        self._implicit = ImplicitSessions(self.sessions, pipelines, leaves, clock)
         # What cannot be paid for need not be asked of people, nor use up their yes.
         self._gates: tuple[Gate, ...] = (*first, self.budgets, *gates)
 
-    def open(self, opening: Opening) -> SessionRecord:
-        """Open a session, durably."""
-        return self.sessions.open(opening).record
+    def open(self, opening: Opening, agent_uuid: str = "") -> SessionRecord:
+        """Open a session, durably; see `Sessions.open`.
 
-    def close(self, session_id: str, status: str) -> None:
-        """Close a session, durably."""
-        self.sessions.close(session_id, status)
+        Args:
+            opening: what is asked for.
+            agent_uuid: the registered agent whose key was shown; "" where code may name its agent itself.
+        """
+        return self.sessions.open(opening, agent_uuid).record
+
+    def own(self, session_id: str, agent_uuid: str, *, closed: bool = False) -> Open:
+        """Return a session of the agent whose key was shown.
+
+        Raises:
+            TapPassConfigError: it is unknown, another agent's, or closed unless `closed` lets that be; nobody learns
+                which.
+        """
+        opened = self.sessions.known(session_id) if closed else self.sessions.find(session_id)
+        if opened is None or opened.record.agent_uuid != agent_uuid:
+            raise not_open(session_id)
+        return opened
+
+    def implicit_session(self, agent_uuid: str) -> SessionRecord:
+        """Return the session of today in which the calls of an agent belong that name none, opened if need be."""
+        return self._implicit.of(agent_uuid).record
+
+    def close(self, session_id: str, status: str, openings: int = 0) -> bool:
+        """Close a session, durably; tell whether that was still to be done. See `Sessions.close`."""
+        return self.sessions.close(session_id, status, openings)
 
     def decide(self, request: DecisionRequest) -> Decision:
         """Answer whether a call may run; the answer is in the log before it is returned.
@@ -90,29 +141,68 @@ class Engine:
             TapPassConnectionError: it cannot be recorded.
             TapPassConfigError: the session is not open here.
         """
-        opened = self.sessions.find(request.session_id)
+        return self._decide(request, None)
+
+    def govern(self, question: DecisionRequest, *, credential: str) -> Decision:
+        """Answer as `decide` does, and the same question of the same credential with the same answer for a day.
+
+        One that waits for people is decided again. Two at once are decided once.
+
+        Raises:
+            RequestConflict: another call was decided under this task_id.
+            TapPassConnectionError: it cannot be recorded.
+            TapPassConfigError: the session is not open.
+        """
+        return self._decide(question, self._replays.asked(question, credential))
+
+    def _decide(self, request: DecisionRequest, asked: Asked | None) -> Decision:
+        while True:
+            opened = self.sessions.find(request.session_id)
+            try:
+                return self._decided(opened, request, asked)
+            except ReopenedError:
+                continue
+
+    def _decided(self, opened: Open, request: DecisionRequest, asked: Asked | None) -> Decision:
         judged = judge(opened, request, self._controls, self._clock.time_ns())
 
-        def write(tx: Tx) -> Judgement:
-            final = judged
-            changed = tx.control(self.leaves.org_id) != judged.controls.number
-            if changed:
-                # People have changed something since: judge again by what is in force in this transaction.
-                self._controls = read_controls(tx, self.leaves.org_id, self.leaves.project_id)
-            if (spent := self.budgets.facts(tx, judged)) or changed:
-                final = judge(opened, request, self._controls, self._clock.time_ns(), spent)
-            for gate in self._gates:
-                gate.check(tx, final)
-            final.oblige()
-            self.budgets.spend(tx, final)
-            self._record(tx, final)
+        def write(tx: Tx) -> Judgement | Decision:
+            if self._shared or opened.recalled:
+                self.sessions.check(tx, opened)
+            if asked is not None and (before := self._replays.recall(tx, asked)) is not None:
+                return before
+            final = self._final(tx, judged)
+            if final.outcome == ALLOW:
+                self._endings.begin(tx, request)
+            if asked is not None:
+                self._replays.keep(tx, asked, final.decision())
             return final
 
         done = self.store.run(write)
+        if isinstance(done, Decision):
+            return done
         if done.outcome == ALLOW:
-            self._running[request.task_id] = request.session_id
+            self._endings.began(request)
+        if len(self._defined) > _MOST_DEFINED:
+            self._defined.clear()
         self._defined.add(request.action.definition_digest)
         return done.decision()
+
+    def _final(self, tx: Tx, judged: Judgement) -> Judgement:
+        """Return a judgement as it stands in this transaction, recorded."""
+        final, opened, request = judged, judged.opened, judged.request
+        changed = tx.control(self.leaves.org_id) != judged.controls.number
+        if changed:
+            # People have changed something since: judge again by what is in force in this transaction.
+            self._controls = read_controls(tx, self.leaves.org_id, self.leaves.project_id)
+        if (spent := self.budgets.facts(tx, judged)) or changed:
+            final = judge(opened, request, self._controls, self._clock.time_ns(), spent)
+        for gate in self._gates:
+            gate.check(tx, final)
+        final.oblige()
+        self.budgets.spend(tx, final)
+        self._record(tx, final)
+        return final
 
     def _record(self, tx: Tx, judged: Judgement) -> None:
         opened, request = judged.opened, judged.request
@@ -157,88 +247,52 @@ class Engine:
         keys = (self.leaves.org_id, self.leaves.project_id, digest)
         return (*keys, definition.server, definition.name, canonical(definition))
 
-    def settle(self, ending: Ending) -> Settlement:
-        """Inspect a result and close the call's record; the record is written within 50 ms.
+    def settle(self, ending: Ending, *, durable: bool = False) -> Settlement:
+        """Inspect a result and close the call's record, which is written within 50 ms, or before this returns.
 
         An ending for a call that was never allowed, or has ended already, leaves nothing in the log.
+
+        Raises:
+            TapPassConfigError: it is malformed; only what came over the wire can be.
+            TapPassConnectionError: it cannot be recorded, and is to be before this returns.
         """
-        opened = self.sessions.known(ending.session_id)
+        sound = bounded(ending) if self._shared else ending
+        if sound is None:
+            raise TapPassConfigError("this is no ending of a call: its status or task_id is not one; nothing recorded")
+        opened = self.sessions.known(sound.session_id)
         if opened is None:
-            return _LOST if ending.scan is not None else Settlement()
-        settlement = Settlement(findings=ending.findings)
-        if ending.scan is not None and ending.result is not msgspec.UNSET:
-            try:
-                settlement = inspection.settlement(opened.pipeline.detectors, ending.scan, ending.result, ending.opaque)
-            except Exception as error:
-                settlement = Settlement(
-                    withheld_by=DETECTOR_FAILED, reason=f"a detector failed on its result: {type(error).__name__}"
-                )
-        self._end(opened, ending, settlement)
+            return LOST if sound.scan is not None else Settlement()
+        settlement = inspected(opened, sound)
+        self._endings.record(opened, sound, settlement, durable=durable)
         return settlement
+
+    def settle_all(self, entries: Sequence[Entry], *, agent_uuid: str = "") -> Receipt:
+        """Record a batch of endings and closes in its order, durably, each once. See `Deliveries`.
+
+        Raises:
+            TapPassConnectionError: it cannot be recorded; none of it was.
+        """
+        return self._deliveries.take(entries, agent_uuid)
+
+    def report(self, reports: Sequence[Report], *, agent_uuid: str, key: str = "") -> Receipt:
+        """Record what an agent reports of itself, durably, and the same batch under the same key once.
+
+        Raises:
+            TapPassConfigError: a report is malformed, or is not this agent's; none was recorded.
+            TapPassConnectionError: it cannot be recorded; none of it was.
+        """
+        return self._reports.take(reports, agent_uuid, key)
+
+    def sweep(self, most: int = 1000) -> int:
+        """Forget answers of more than a day ago, so many at most, and expire approvals; return how many it forgot."""
+        self.voting.sweep()
+        return self.store.run(lambda tx: self._replays.sweep(tx, most))
 
     def scanner(self, scan: ScanResult, session_id: str) -> Scanner:
         """Return a reader for one streamed result of a call in that session."""
         return inspection.scanner(scan)
 
-    def _end(self, opened: Open, ending: Ending, settlement: Settlement) -> None:
-        usage = ending.usage
-        masked = ending.redacted or kinds_in(settlement.redactions)
-        event = msgspec.structs.replace(
-            opened.leaf,
-            type="call.ended",
-            at=self.leaves.now(),
-            task_id=ending.task_id,
-            status=ending.status,
-            blocked_by=settlement.withheld_by,
-            obligations=("redact_result",) if masked else (),
-            findings=counted(settlement.findings),
-            error_type=ending.error_type,
-            duration_us=ending.duration_us,
-            model=ending.model,
-            tokens=(usage.prompt_tokens, usage.completion_tokens) if usage is not None else (),
-            details={"masked": ",".join(masked)} if masked else {"result": "opaque"} if ending.opaque else {},
-        )
-        body = None
-        if ending.result is not msgspec.UNSET and not ending.opaque:
-            body = inspection.stored(
-                opened.pipeline.settings,
-                {"result": ending.result},
-                settlement.findings,
-                "/result",
-                read=settlement.withheld_by != DETECTOR_FAILED,
-            )
-
-        def write(tx: Tx) -> None:
-            took, untold = self.budgets.ended(tx, opened, ending)
-            tx.append(_with_budgets(event, took, untold) if took else event, body)
-
-        # What this process did not let run, or has settled already, has no ending: nobody could have decided it.
-        # Nor has a call of another session: what it spent is that session's.
-        if self._running.get(ending.task_id) == ending.session_id and self._running.pop(ending.task_id, ""):
-            self.store.later(write)
-
     def abandon(self, ending: Ending) -> None:
         """Queue an ending from a finaliser; an unknown session leaves the call unsettled, which the log shows."""
-        if (opened := self.sessions.known(ending.session_id)) is not None:
-            self._end(opened, ending, Settlement(findings=ending.findings))
-
-
-_LOST = Settlement(
-    withheld_by="session-unknown", reason="its session is unknown here, so its result cannot be inspected"
-)
-
-
-def _with_budgets(event: AuditEvent, took: tuple[str, ...], untold: bool) -> AuditEvent:
-    """Return an ending with what the call took; where nobody said, that is what it had reserved."""
-    details = event.details | {"usage": "not reported"} if untold else event.details
-    return msgspec.structs.replace(event, budgets=took, details=details)
-
-
-def counted(findings: tuple[Finding, ...]) -> tuple[str, ...]:
-    """Return findings as a leaf names them: `EMAIL:2`, sorted."""
-    if not findings:
-        return ()
-    counts: dict[str, int] = {}
-    for finding in findings:
-        counts[finding.kind] = counts.get(finding.kind, 0) + 1
-    return tuple(f"{kind}:{count}" for kind, count in sorted(counts.items()))
+        if (opened := self.sessions.kept(ending.session_id)) is not None:
+            self._endings.record(opened, ending, Settlement(findings=ending.findings))

@@ -57,9 +57,7 @@ class Gateway:
 
         return streaming(begin)()
 
-    def astream(
-        self, request: ChatRequest, note: Callable[[Turn], object] = bool
-    ) -> AsyncGenerator[ChatChunk, None]:
+    def astream(self, request: ChatRequest, note: Callable[[Turn], object] = bool) -> AsyncGenerator[ChatChunk, None]:
         """Take one turn, its answer in pieces; it begins with the first piece asked for. Raises as `chat` does."""
 
         async def begin(args: Any, kwargs: Any) -> tuple[Flow[Any], AsyncControlPlane, Any]:

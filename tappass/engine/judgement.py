@@ -8,7 +8,7 @@ from tappass.engine import inspection
 from tappass.engine.controls import Controls
 from tappass.engine.policy.document import REQUIRE_APPROVAL, REQUIRE_TIER, TIERS
 from tappass.engine.policy.facts import Facts, Verdict
-from tappass.engine.sessions import Open
+from tappass.engine.recalled import Open
 from tappass.wire.codec import encode
 from tappass.wire.correlation import Correlation
 from tappass.wire.decisions import ALLOW, BLOCK, NEEDS_APPROVAL, Action, Decision, DecisionRequest

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
 from tappass.engine.detect.detectors import Detectors, catalogue
-from tappass.engine.leaves import Leaves
+from tappass.engine.leaves import ORG, PROJECT, Leaves
 from tappass.engine.policy.check import check
 from tappass.engine.policy.files import PolicySources, find_files
 from tappass.engine.policy.policy import Policy
@@ -36,7 +37,13 @@ _ACCEPT = (
     " settings = excluded.settings, sources_digest = excluded.sources_digest, accepted_by = excluded.accepted_by,"
     " accepted_at = excluded.accepted_at, accepted_seq = excluded.accepted_seq"
 )
-_TOOLS = "SELECT definition FROM tool_definition ORDER BY first_seen_seq"
+_ONE = (
+    "SELECT bundle, settings, sources_digest, accepted_by, accepted_at FROM policy_version"
+    " WHERE org_id = ? AND project_id = ? AND pipeline_uuid = ?"
+)
+_TOOLS = "SELECT definition FROM tool_definition WHERE org_id = ? AND project_id = ? ORDER BY first_seen_seq"
+# Versions that open sessions may still be under; each takes about a megabyte for a thousand rules.
+_KEPT = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +96,7 @@ class Pipelines:
         self._clock = clock
         self._lock = threading.Lock()
         self._current: Pipeline | None = None
+        self._known: OrderedDict[str, Pipeline] = OrderedDict()
         self._told = ""
         self._fixed = fixed
         forking.join(self)
@@ -207,6 +215,28 @@ class Pipelines:
             known = self._current = Pipeline(policy, Settings.from_bundle(settings), Detectors(), digest, by, at)
         return known
 
+    def of(self, pipeline_uuid: str) -> Pipeline | None:
+        """Return an accepted version by its id, in force or not; None if it was never accepted here.
+
+        Its settings are those accepted with it last.
+        """
+        current = self._current
+        if current is not None and current.uuid == pipeline_uuid:
+            return current
+        known = self._known.get(pipeline_uuid)
+        if known is None:
+            row = self._store.read.row(_ONE, (self._leaves.org_id, self._leaves.project_id, pipeline_uuid))
+            if row is None:
+                return None
+            bundle, settings, digest, by, at = row
+            policy = Policy.from_bundle(bundle)
+            known = self._known[pipeline_uuid] = Pipeline(
+                policy, Settings.from_bundle(settings), Detectors(), digest, by, at
+            )
+            while len(self._known) > _KEPT:
+                self._known.popitem(last=False)
+        return known
+
     def load(self, sources: PolicySources) -> tuple[Policy, Settings]:
         """Read policy and settings, and hold the rules against the tools that have run here.
 
@@ -214,7 +244,7 @@ class Pipelines:
             TapPassConfigError: something is wrong; file, line and column of every problem.
         """
         policy, settings = sources.load_policy(frozenset(catalogue())), sources.load_settings()
-        if problems := check(policy, known_tools(self._store)):
+        if problems := check(policy, known_tools(self._store, self._leaves.org_id, self._leaves.project_id)):
             raise failed(problems)
         return policy, settings
 
@@ -234,11 +264,12 @@ class Pipelines:
             tx.execute(_ACCEPT, (*keys, policy.bundle, settings.bundle, sources.digest, at, by, at, seq))
 
         self._store.run(write)
+        self._known.pop(policy.pipeline_uuid, None)
         self._current = Pipeline(policy, settings, Detectors(), sources.digest, by, at)
         return self._current
 
 
-def known_tools(store: Store) -> list[ToolDefinition]:
+def known_tools(store: Store, org_id: str = ORG, project_id: str = PROJECT) -> list[ToolDefinition]:
     """Return the tools that have run here; of several definitions of one the newest, for that one will run."""
-    found = (decode(row[0], ToolDefinition) for row in store.read.query(_TOOLS))
+    found = (decode(row[0], ToolDefinition) for row in store.read.query(_TOOLS, (org_id, project_id)))
     return list({(tool.server, tool.name): tool for tool in found}.values())

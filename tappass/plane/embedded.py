@@ -50,6 +50,8 @@ class EmbeddedPlane:
         directory: where policy and settings lie; None where `sources` gives them.
         keys: where the key of correlation tokens lies; None for one that lives as long as this object.
         sources: policy and settings given by code, in force at once.
+        org_id, project_id: whose it is.
+        shared: other planes serve the same sessions over the same database.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class EmbeddedPlane:
         ids: Ids = UUID_IDS,
         org_id: str = ORG,
         project_id: str = PROJECT,
+        shared: bool = False,
     ) -> None:
         store, leaves = store.scoped(org_id), Leaves(clock, org_id, project_id)
         self.url = url
@@ -78,8 +81,9 @@ class EmbeddedPlane:
         first = (Integrity(leaves, clock), Overriding(leaves, clock))
         signing = SigningKeys(store, leaves, keys, clock)
         issuer = Issuer(store, leaves, signing, lambda: self.pipelines.current().settings, clock=clock, ids=ids)
+        gates: dict[str, Any] = {"first": first, "gates": (approvals,), "issuer": issuer}
         self.engine = Engine(
-            store, self.pipelines, leaves, voting, first=first, gates=(approvals,), issuer=issuer, clock=clock, ids=ids
+            store, self.pipelines, leaves, voting, **gates, clock=clock, ids=ids, key=equality_key, shared=shared
         )
         self.gateway = Gateway(self.engine)
         self.sync = SyncFace(self)
@@ -165,12 +169,15 @@ class SyncFace:
         self.decide = self._engine.decide
         self.settle = self._engine.settle
         self.abandon = self._engine.abandon
-        self.close = self._engine.close
         self.scanner = self._engine.scanner
         self.resume = plane.resume
         self.stamp = self._engine.issuer.stamp
         self.join = plane.join
         self.wait = self._engine.voting.wait
+
+    def close(self, session_id: str, status: str) -> None:
+        """Close a session, durably."""
+        self._engine.close(session_id, status)
 
     def chat(self, request: ChatRequest) -> ChatResponse:
         """Take one governed chat turn."""

@@ -78,6 +78,7 @@ class House:
             ids=self.ids,
             org_id=org_id,
             project_id=project_id,
+            shared=True,
         )
 
     @property

@@ -71,9 +71,13 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Close(msgspec.Struct, frozen=True, kw_only=True):
-    """`PATCH /sessions/{id}`: `status` is completed, failed or suspended."""
+    """`PATCH /sessions/{id}`: `status` is completed, failed or suspended.
+
+    `openings` is the session's as its closer knows it: one that was reopened since stays open. 0 closes it anyhow.
+    """
 
     status: str
+    openings: int = 0
 
 
 class Resumption(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,10 +108,11 @@ class Joining(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Closing(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="close"):
-    """A session's close as it waits in the outbox, behind the endings of its calls."""
+    """A session's close as it waits in the outbox, behind the endings of its calls; `openings` as in `Close`."""
 
     session_id: str
     status: str
+    openings: int = 0
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="ending"):

@@ -24,7 +24,10 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """An open unit of work as its plane knows it; `mode` is enforce or observe, `tier` the agent's trust tier."""
+    """An open unit of work as its plane knows it; `mode` is enforce or observe, `tier` the agent's trust tier.
+
+    `openings` counts how often it was opened, the first time included.
+    """
 
     session_id: str
     agent_uuid: str
@@ -35,3 +38,4 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     mode: str = ENFORCE
     tier: str = "standard"
     parent: str = ""
+    openings: int = 1

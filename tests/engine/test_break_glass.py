@@ -405,7 +405,9 @@ class BreakGlassMachine(RuleBasedStateMachine):
 
     @rule()
     def call(self) -> None:
-        self.see()
+        # A call looks at what is in force only.
+        if self.state == "active":
+            self.see()
         if self.state == "active":
             if self.deadline is None:
                 self.deadline = self.clock.run_ns + self.until - self.latest

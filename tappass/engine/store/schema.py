@@ -114,10 +114,14 @@ session = _table(
     _text("status"),
     Column("implicit", Integer, nullable=False, server_default=text("0")),
     _text("traceparent"),
+    # How often it was opened: a close that was sent before a reopening closes nothing.
+    _number("openings"),
     _text("opened_at"),
     _text("closed_at"),
     _seq("opened_seq"),
     _seq("closed_seq"),
+    # Content. Rules read it, so it is exact until the session has ended; then it is what `audit.content` keeps.
+    _bytes("metadata", nullable=True),
     Index("session_opened", "org_id", "opened_at"),
     Index("session_parent", "parent"),
 )
@@ -140,6 +144,16 @@ idempotency = _table(
     _bytes("response", nullable=True),
     _text("created_at"),
     _text("expires_at"),
+    Index("idempotency_expires", "org_id", "expires_at"),
+)
+# The calls that a server let run and that have not ended: whoever takes the row away writes the ending, so that it is
+# written once wherever it arrives. A process with a database of its own knows its running calls without.
+running_call = _table(
+    "running_call",
+    _text("org_id", key=True),
+    _text("session_id", key=True),
+    _text("task_id", key=True),
+    _text("decided_at"),
 )
 correlation_token = _table(
     "correlation_token",

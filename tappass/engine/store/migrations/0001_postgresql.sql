@@ -140,6 +140,8 @@ CREATE TABLE idempotency (
     PRIMARY KEY (org_id, key)
 );
 
+CREATE INDEX idempotency_expires ON idempotency (org_id, expires_at);
+
 CREATE TABLE latch (
     session_id TEXT COLLATE "C" NOT NULL,
     action_hmac BYTEA NOT NULL,
@@ -238,6 +240,14 @@ CREATE TABLE project (
     UNIQUE (org_id, name)
 );
 
+CREATE TABLE running_call (
+    org_id TEXT COLLATE "C" NOT NULL,
+    session_id TEXT COLLATE "C" NOT NULL,
+    task_id TEXT COLLATE "C" NOT NULL,
+    decided_at TEXT COLLATE "C" DEFAULT '' NOT NULL,
+    PRIMARY KEY (org_id, session_id, task_id)
+);
+
 CREATE TABLE session (
     session_id TEXT COLLATE "C" NOT NULL,
     org_id TEXT COLLATE "C" DEFAULT '' NOT NULL,
@@ -252,10 +262,12 @@ CREATE TABLE session (
     status TEXT COLLATE "C" DEFAULT '' NOT NULL,
     implicit INTEGER DEFAULT 0 NOT NULL,
     traceparent TEXT COLLATE "C" DEFAULT '' NOT NULL,
+    openings BIGINT DEFAULT 0 NOT NULL,
     opened_at TEXT COLLATE "C" DEFAULT '' NOT NULL,
     closed_at TEXT COLLATE "C" DEFAULT '' NOT NULL,
     opened_seq BIGINT,
     closed_seq BIGINT,
+    metadata BYTEA,
     PRIMARY KEY (session_id)
 );
 

@@ -71,6 +71,10 @@ ALTER TABLE project ENABLE ROW LEVEL SECURITY;
 ALTER TABLE project FORCE ROW LEVEL SECURITY;
 CREATE POLICY own ON project USING (org_id = current_setting('tappass.org_id', true));
 
+ALTER TABLE running_call ENABLE ROW LEVEL SECURITY;
+ALTER TABLE running_call FORCE ROW LEVEL SECURITY;
+CREATE POLICY own ON running_call USING (org_id = current_setting('tappass.org_id', true));
+
 ALTER TABLE session ENABLE ROW LEVEL SECURITY;
 ALTER TABLE session FORCE ROW LEVEL SECURITY;
 CREATE POLICY own ON session USING (org_id = current_setting('tappass.org_id', true));
@@ -124,6 +128,7 @@ DO $$ BEGIN
         GRANT SELECT, INSERT, UPDATE, DELETE ON pin TO tappass_service;
         GRANT SELECT, INSERT, UPDATE, DELETE ON policy_version TO tappass_service;
         GRANT SELECT, INSERT, UPDATE, DELETE ON project TO tappass_service;
+        GRANT SELECT, INSERT, UPDATE, DELETE ON running_call TO tappass_service;
         GRANT SELECT, INSERT, UPDATE, DELETE ON session TO tappass_service;
         GRANT SELECT, INSERT, UPDATE, DELETE ON setting TO tappass_service;
         GRANT SELECT, INSERT, UPDATE, DELETE ON signing_key TO tappass_service;

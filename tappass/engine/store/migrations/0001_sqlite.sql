@@ -144,6 +144,8 @@ CREATE TABLE idempotency (
 )
  WITHOUT ROWID;
 
+CREATE INDEX idempotency_expires ON idempotency (org_id, expires_at);
+
 CREATE TABLE latch (
     session_id TEXT NOT NULL,
     action_hmac BLOB NOT NULL,
@@ -245,6 +247,15 @@ CREATE TABLE project (
     UNIQUE (org_id, name)
 );
 
+CREATE TABLE running_call (
+    org_id TEXT NOT NULL,
+    session_id TEXT NOT NULL,
+    task_id TEXT NOT NULL,
+    decided_at TEXT DEFAULT '' NOT NULL,
+    PRIMARY KEY (org_id, session_id, task_id)
+)
+ WITHOUT ROWID;
+
 CREATE TABLE session (
     session_id TEXT NOT NULL,
     org_id TEXT DEFAULT '' NOT NULL,
@@ -259,10 +270,12 @@ CREATE TABLE session (
     status TEXT DEFAULT '' NOT NULL,
     implicit INTEGER DEFAULT 0 NOT NULL,
     traceparent TEXT DEFAULT '' NOT NULL,
+    openings BIGINT DEFAULT 0 NOT NULL,
     opened_at TEXT DEFAULT '' NOT NULL,
     closed_at TEXT DEFAULT '' NOT NULL,
     opened_seq BIGINT,
     closed_seq BIGINT,
+    metadata BLOB,
     PRIMARY KEY (session_id)
 );
 
