@@ -1,6 +1,7 @@
 """Approvals: a call that waits for people, bound to one action, redeemed at most once.
 
-The row holds it, not the process: it survives restarts. States: pending, approved, denied, expired, redeemed.
+The row holds it, not the process: it survives restarts. States: pending, approved, denied, expired, cancelled (by who
+asked), redeemed.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from tappass.wire.ids import Clock, Ids, rfc3339
 from tappass.wire.refusals import ApprovalNeeded
 
 PENDING, APPROVED, DENIED, EXPIRED, REDEEMED = "pending", "approved", "denied", "expired", "redeemed"
+CANCELLED = "cancelled"
 EXPIRES_IN_S = 24 * 3600
 TOKEN_PREFIX = "tp_resume_"  # noqa: S105 (a prefix, not a secret)
 
@@ -32,7 +34,7 @@ _FIELDS = (
     "approval_id, session_id, task_id, agent_uuid, state, action_hmac, definition_digest, rules, message, requested_by,"
     " approvers, requested_at, expires_at, decided_at, redeemed_at, redeemed_task_id"
 )
-_BY_ID = f"SELECT {_FIELDS} FROM approval WHERE org_id = ? AND approval_id = ?"  # noqa: S608 (our own constant)
+_BY_ID = f"SELECT {_FIELDS} FROM approval WHERE org_id = ? AND (? = '' OR project_id = ?) AND approval_id = ?"  # noqa: S608
 _SAME = (
     f"SELECT {_FIELDS} FROM approval WHERE session_id = ? AND org_id = ? AND action_hmac = ?"  # noqa: S608
     " AND definition_digest = ? AND state IN ('pending', 'approved', 'denied') ORDER BY requested_at DESC LIMIT 1"
@@ -49,7 +51,7 @@ _REDEEM = (
 _EXPIRE = (
     "UPDATE approval SET state = 'expired', action = NULL WHERE approval_id = ? AND state IN ('pending', 'approved')"
 )
-_REGISTERED_BY = "SELECT registered_by FROM agent WHERE agent_uuid = ?"
+_REGISTERED_BY = "SELECT registered_by FROM agent WHERE org_id = ? AND agent_uuid = ?"
 _SETTLED = "SELECT 1 FROM leaf WHERE session_id = ? AND task_id = ? AND type = 'call.ended'"
 
 
@@ -160,6 +162,8 @@ class ApprovalGate:
                 self._ask(tx, judged)  # it was let run and never settled: whether it ran, only people can find out
             else:
                 judged.block("approval-used", f"was resumed with approval `{row.approval_id}`, which was used already")
+        elif row.state == CANCELLED:
+            judged.block("approval-cancelled", f"was resumed with approval `{row.approval_id}`, which was taken back")
         elif row.state == DENIED:
             judged.block("approval-denied", f"was denied by people (approval `{row.approval_id}`)")
         elif row.state == EXPIRED or self._expired(tx, row):
@@ -221,7 +225,7 @@ class ApprovalGate:
 
     def _requester(self, tx: Tx, judged: Judgement) -> str:
         """Return who registered the agent that asks, "" if nobody did; they may not approve."""
-        row = tx.execute(_REGISTERED_BY, (judged.opened.record.agent_uuid,)).fetchone()
+        row = tx.execute(_REGISTERED_BY, (self._leaves.org_id, judged.opened.record.agent_uuid)).fetchone()
         return str(row[0]) if row else ""
 
     def _hold(self, judged: Judgement, approval_id: str, expires_at: str) -> None:
@@ -235,7 +239,7 @@ class ApprovalGate:
 
     def row(self, tx: Tx, approval_id: str) -> ApprovalRow | None:
         """Return an approval's row as it is in this transaction."""
-        return _row(tx.execute(_BY_ID, (self._leaves.org_id, approval_id)).fetchone())
+        return _row(tx.execute(_BY_ID, (*self._leaves.whose, approval_id)).fetchone())
 
     def _expired(self, tx: Tx, row: ApprovalRow) -> bool:
         if row.state not in (PENDING, APPROVED) or rfc3339(self._clock.time_ns()) < row.expires_at:

@@ -17,13 +17,19 @@ class Leaves:
 
     Types: `session.opened`, `session.closed`, `call.decided`, `call.ended`, `policy.accepted`, `policy.changed`;
     `agent.registered`, `tier.changed`, `key.created`, `key.revoked`; `pin.approved`, `pin.pending`, `pin.revoked`,
-    `pin.changed`; `break_glass.requested`, `.confirmed`, `.used`, `.ended`, `.expired`, `.reviewed`; `approval.*`.
+    `pin.changed`; `break_glass.requested`, `.confirmed`, `.used`, `.ended`, `.expired`, `.reviewed`; `approval.*`;
+    `session.reopened`, `delivery.rejected`, `reported.*`.
     """
 
     def __init__(self, clock: Clock, org_id: str = ORG, project_id: str = PROJECT) -> None:
         self._clock = clock
         self.org_id = org_id
         self.project_id = project_id
+
+    @property
+    def whose(self) -> tuple[str, str, str]:
+        """What narrows a question: `org_id = ? AND (? = '' OR project_id = ?)`; no project means all of them."""
+        return self.org_id, self.project_id, self.project_id
 
     def event(self, type: str, **fields: Any) -> AuditEvent:  # noqa: A002 (the field's own name)
         """Return an event that happens now; its place in the log is set when it is appended."""

@@ -37,7 +37,15 @@ class BudgetLine(msgspec.Struct, frozen=True, kw_only=True):
     limit: str = ""
 
 
-def budget_lines(read: Reader, policy: Policy, day: str, *, sessions: int) -> list[BudgetLine]:
+def budget_lines(
+    read: Reader,
+    policy: Policy,
+    day: str,
+    *,
+    sessions: int,
+    org_id: str = DEFAULT_ORG,
+    project_id: str = DEFAULT_PROJECT,
+) -> list[BudgetLine]:
     """Return what is spent of a policy's budgets: of the day, of each agent, of the newest open sessions.
 
     Args:
@@ -45,8 +53,11 @@ def budget_lines(read: Reader, policy: Policy, day: str, *, sessions: int) -> li
         policy: the one in force; a session's own limits are those of the policy that it was opened under.
         day: the date, UTC.
         sessions: how many sessions at most.
+        org_id: whose.
+        project_id: which of its projects.
+        org_id, project_id: whose they are.
     """
-    keys = (DEFAULT_ORG, DEFAULT_PROJECT)
+    keys = (org_id, project_id)
     used = {(scope, subject, unit): n for scope, subject, unit, n in read.query(_DAY, (*keys, day))}
     lines = _lines(used, policy, DAY, "", day, "")
     for agent_uuid, name in read.query(_AGENTS, keys):

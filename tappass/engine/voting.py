@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import threading
 from typing import Any
 
@@ -10,6 +11,7 @@ import msgspec
 
 from tappass.engine.approvals import (
     APPROVED,
+    CANCELLED,
     DENIED,
     PENDING,
     ApprovalGate,
@@ -21,7 +23,7 @@ from tappass.engine.approver import Approver
 from tappass.engine.hopping import hop
 from tappass.engine.leaves import Leaves
 from tappass.engine.policy.document import Rule, from_bundle
-from tappass.engine.store.port import Store, Tx
+from tappass.engine.store.port import APPROVAL, Store, Tx
 from tappass.errors import TapPassConfigError
 from tappass.wire.codec import canonical
 from tappass.wire.decisions import Action
@@ -34,6 +36,7 @@ _LIST = (
     " WHERE approval_vote.approval_id = approval.approval_id AND vote = 'approve'), approval.pipeline_uuid,"
     " approval.requested_by, approval.definition_digest, approval.action_hmac FROM approval"
     " LEFT JOIN agent ON agent.agent_uuid = approval.agent_uuid WHERE approval.org_id = ?"
+    " AND (? = '' OR approval.project_id = ?)"
 )
 _VOTES = (
     "SELECT person.name, vote, reason, voted_at FROM approval_vote JOIN person"
@@ -48,9 +51,14 @@ _DECIDE = (
     "UPDATE approval SET state = ?, decided_at = ?, decided_seq = ?, action = NULL"
     " WHERE approval_id = ? AND state = 'pending'"
 )
-_STATE = "SELECT state, expires_at FROM approval WHERE org_id = ? AND approval_id = ?"
-_SESSION_OF = "SELECT session_id FROM approval WHERE org_id = ? AND approval_id = ?"
-_STALE = "SELECT approval_id FROM approval WHERE org_id = ? AND state IN ('pending', 'approved') AND expires_at <= ?"
+_WHOSE = "org_id = ? AND (? = '' OR project_id = ?)"
+_STATE = f"SELECT state, expires_at FROM approval WHERE {_WHOSE} AND approval_id = ?"  # noqa: S608 (our own constant)
+_SESSION_OF = f"SELECT session_id FROM approval WHERE {_WHOSE} AND approval_id = ?"  # noqa: S608
+_STALE = (
+    f"SELECT approval_id FROM approval WHERE {_WHOSE} AND state IN ('pending', 'approved')"  # noqa: S608
+    " AND expires_at <= ? ORDER BY expires_at LIMIT 1000"
+)
+_OF_AGENT = " AND approval.agent_uuid = ? ORDER BY approval.requested_at DESC, approval.approval_id DESC LIMIT 1000"
 _RULES = "SELECT bundle FROM policy_version WHERE org_id = ? AND pipeline_uuid = ?"
 POLL_S = 0.2
 
@@ -107,7 +115,7 @@ class Voting:
         narrowed = " AND approval.state = ?" if state else ""
         rows = self._store.read.query(
             f"{_LIST}{narrowed} ORDER BY approval.requested_at, approval.approval_id",
-            (self._leaves.org_id, state) if state else (self._leaves.org_id,),
+            (*self._leaves.whose, state) if state else self._leaves.whose,
         )
         return [_held(row) for row in rows]
 
@@ -118,14 +126,20 @@ class Voting:
             TapPassConfigError: there is none of that id.
         """
         self.sweep()
-        row = self._store.read.row(f"{_LIST} AND approval.approval_id = ?", (self._leaves.org_id, approval_id))
+        row = self._store.read.row(f"{_LIST} AND approval.approval_id = ?", (*self._leaves.whose, approval_id))
         if row is None:
-            raise TapPassConfigError(f"there is no approval `{approval_id}`; see `tappass approvals list --all`")
+            raise _unknown(approval_id)
         votes = tuple(
             Vote(by=by, vote=vote, reason=reason, at=at)
             for by, vote, reason, at in self._store.read.query(_VOTES, (approval_id,))
         )
         return msgspec.structs.replace(_held(row), votes=votes)
+
+    def of_agent(self, agent_uuid: str, state: str = "") -> builtins.list[Held]:
+        """Return what an agent asked for, the newest thousand, the oldest first; `state` narrows it ("" is all)."""
+        self.sweep()
+        rows = self._store.read.query(_LIST + _OF_AGENT, (*self._leaves.whose, agent_uuid))
+        return [held for held in map(_held, reversed(rows)) if state in ("", held.state)]
 
     def asking(self, held: Held) -> tuple[Rule, ...]:
         """Return the rules that asked for an approval, as they were written then."""
@@ -150,6 +164,34 @@ class Voting:
         """
         return self._vote(approval_id, by, "deny", reason)
 
+    def cancel(self, approval_id: str, agent_uuid: str) -> Held:
+        """Take a request back, as the agent that asked; the same call asks anew. One taken back already stays so.
+
+        Raises:
+            TapPassConfigError: it is no request of this agent's, or it was decided already.
+        """
+        self.sweep()
+
+        def write(tx: Tx) -> None:
+            row = self._gate.row(tx, approval_id)
+            if row is None or row.agent_uuid != agent_uuid:
+                raise _unknown(approval_id)
+            if row.state == CANCELLED:
+                return
+            if row.state != PENDING:
+                raise TapPassConfigError(f"approval `{approval_id}` is {row.state} already; nothing was changed")
+            done = tx.append(self._leaf(row, "approval.cancelled"))
+            tx.execute(_DECIDE, (CANCELLED, done.at, done.seq, approval_id))
+            tx.notify(self._leaves.org_id, APPROVAL)
+
+        self._store.run(write)
+        self._wake()
+        return self.show(approval_id)
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
     def _vote(self, approval_id: str, by: Approver, vote: str, reason: str) -> Held:
         self.sweep()
 
@@ -166,16 +208,16 @@ class Voting:
                 kind = "approval.denied" if vote == "deny" else "approval.granted"
                 done = tx.append(self._leaf(row, kind, actor=by.name, details={"votes": f"{agreed}/{row.approvers}"}))
                 tx.execute(_DECIDE, (state, at, done.seq, approval_id))
+                tx.notify(self._leaves.org_id, APPROVAL)
 
         self._store.run(write)
-        with self._changed:
-            self._changed.notify_all()
+        self._wake()
         return self.show(approval_id)
 
     def _votable(self, tx: Tx, approval_id: str, by: Approver) -> ApprovalRow:
         row = self._gate.row(tx, approval_id)
         if row is None:
-            raise TapPassConfigError(f"there is no approval `{approval_id}`; see `tappass approvals list --all`")
+            raise _unknown(approval_id)
         if row.state != PENDING:
             raise TapPassConfigError(f"approval `{approval_id}` is {row.state} already; nothing was changed")
         if row.requested_by and row.requested_by == by.name:
@@ -202,7 +244,7 @@ class Voting:
     def sweep(self) -> None:
         """Expire what has run out of time."""
         now = rfc3339(self._clock.time_ns())
-        if not (stale := self._store.read.query(_STALE, (self._leaves.org_id, now))):
+        if not (stale := self._store.read.query(_STALE, (*self._leaves.whose, now))):
             return
 
         def write(tx: Tx) -> None:
@@ -219,7 +261,7 @@ class Voting:
             TapPassConfigError: this plane did not issue the token.
         """
         approval_id = self._gate.approval_of(token)
-        row = self._store.read.row(_STATE, (self._leaves.org_id, approval_id)) if approval_id else None
+        row = self._store.read.row(_STATE, (*self._leaves.whose, approval_id)) if approval_id else None
         if row is None:
             raise TapPassConfigError("this resume token was not issued by this plane; nothing was resumed")
         state, expires_at = row
@@ -248,7 +290,7 @@ class Voting:
             TapPassConfigError: this plane did not issue the token.
         """
         self.state(token)
-        row = self._store.read.row(_SESSION_OF, (self._leaves.org_id, self._gate.approval_of(token)))
+        row = self._store.read.row(_SESSION_OF, (*self._leaves.whose, self._gate.approval_of(token)))
         assert row is not None, "state() has found it"
         return str(row[0])
 
@@ -274,6 +316,10 @@ async def await_decision(voting: Voting, token: str, timeout_s: float) -> str:
         while (state := await hop(voting.state, token)) == PENDING:  # noqa: ASYNC110 (others vote in other processes)
             await anyio.sleep(POLL_S)
     return state
+
+
+def _unknown(approval_id: str) -> TapPassConfigError:
+    return TapPassConfigError(f"there is no approval `{approval_id}`; see `tappass approvals list --all`")
 
 
 def _held(row: tuple[Any, ...]) -> Held:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from tappass.engine.store import forking, postgres_migrate
+from tappass.engine.store.erasing import erase
 from tappass.engine.store.flusher import Flusher
 from tappass.engine.store.listeners import Listeners
 from tappass.engine.store.notify import Ear
@@ -150,8 +151,7 @@ class PostgresStore:
         """
         head = self.read.head(org_id)
         places = [place_of(head.log_no, seq) for seq in seqs] if head else []
-        sql = "UPDATE leaf SET salt = NULL, body = NULL WHERE place = ? AND body IS NOT NULL"
-        return self.run(lambda tx: sum(tx.execute(sql, (place,)).rowcount for place in places))
+        return self.run(lambda tx: erase(tx, places))
 
     def sync(self) -> None:
         """Return at once: what PostgreSQL has committed survives power loss."""

@@ -277,6 +277,7 @@ approval = _table(
     _seq("redeemed_seq"),
     Index("approval_state", "org_id", "state", "requested_at"),
     Index("approval_session", "session_id"),
+    Index("approval_agent", "agent_uuid", "requested_at"),
 )
 approval_vote = _table(
     "approval_vote",

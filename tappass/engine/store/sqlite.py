@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from tappass.engine.store import forking
 from tappass.engine.store.connection import MEMORY, Link, closed
+from tappass.engine.store.erasing import erase
 from tappass.engine.store.flusher import Flusher
 from tappass.engine.store.listeners import POLL_S, Listeners, Poll
 from tappass.engine.store.loss import Lost
@@ -147,8 +148,7 @@ class SqliteStore:
         """
         head = self.read.head(org_id)
         places = [place_of(head.log_no, seq) for seq in seqs] if head else []
-        sql = "UPDATE leaf SET salt = NULL, body = NULL WHERE place = ? AND body IS NOT NULL"
-        return self.run(lambda tx: sum(tx.execute(sql, (place,)).rowcount for place in places))
+        return self.run(lambda tx: erase(tx, places))
 
     def sync(self) -> None:
         """Have everything committed so far survive power loss.

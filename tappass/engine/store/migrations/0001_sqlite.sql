@@ -61,6 +61,8 @@ CREATE TABLE approval (
     UNIQUE (token_digest)
 );
 
+CREATE INDEX approval_agent ON approval (agent_uuid, requested_at);
+
 CREATE INDEX approval_session ON approval (session_id);
 
 CREATE INDEX approval_state ON approval (org_id, state, requested_at);
