@@ -15,6 +15,7 @@ from tappass.cli import (
     approvals,
     approvers,
     audit,
+    backup,
     breakglass,
     budgets,
     demo,
@@ -94,6 +95,9 @@ app.command("init")(init.init)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.command("serve")(serve.serve)
+app.command("backup")(backup.backup)
+app.command("restore")(backup.restore)
+app.command("upgrade")(backup.upgrade)
 app.command("budgets")(budgets.budgets)
 app.add_typer(policy.app, name="policy")
 app.add_typer(sessions.app, name="sessions")

@@ -61,6 +61,7 @@ class Reader:
     environment: dict[str, str]
     trouble: list[str] = field(default_factory=list)
     earlier: str = ""
+    python: str = sys.executable
 
     def follow(self, block: Block) -> None:
         title = block.option("title")
@@ -80,7 +81,7 @@ class Reader:
         # A file, not -c: a tool's source must be there to be read.
         program = self.directory / (title or "block.py")
         program.write_text(self.earlier)
-        done = self.run([sys.executable, program.name])
+        done = self.run([self.python, program.name])
         if not title:
             program.unlink()
         raises = block.option("raises")
@@ -94,7 +95,7 @@ class Reader:
     def check_policy(self, block: Block, title: str) -> None:
         name = title or "checked-policy.yaml"
         (self.directory / name).write_text(block.text)
-        done = self.run([sys.executable, "-m", "tappass", "policy", "check", name])
+        done = self.run([self.python, "-m", "tappass", "policy", "check", name])
         if not title:
             (self.directory / name).unlink()
         if done.returncode:
@@ -107,12 +108,12 @@ class Reader:
                 continue
             words = shlex.split(command["line"])
             program = ["-m", "tappass"] if words[0] == "tappass" else []
-            done = self.run([sys.executable, *program, *words[1:]])
+            done = self.run([self.python, *program, *words[1:]])
             if done.returncode != int(command["status"] or 0):
                 self.complain(block, f"`{line}`", done)
 
     def run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
-        path = f"{Path(sys.executable).parent}{os.pathsep}{self.environment['PATH']}"
+        path = f"{Path(self.python).parent}{os.pathsep}{self.environment['PATH']}"
         return subprocess.run(
             command,
             cwd=self.directory,

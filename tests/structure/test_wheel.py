@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import OUTSIDE
+from tests.structure.pages import Reader, blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = {"anyio", "decorator", "httpx", "msgspec", "wrapt"}
@@ -187,3 +188,23 @@ def test_the_pytest_plugin_does_no_harm_where_the_engine_is_missing(python: Path
     assert "1 passed" in run(
         own, "-m", "pytest", "-W", "error", "-p", "no:cacheprovider", tmp_path / "test_it.py", cwd=tmp_path
     )
+
+
+def test_the_commands_for_operating_it_work_from_a_wheel_in_a_fresh_environment(
+    wheel: Path, pins: Path, python: Path, tmp_path: Path
+) -> None:
+    environment = tmp_path / "environment"
+    shutil.copytree(python.parent.parent, environment, symlinks=True)
+    own = environment / "bin" / "python"
+    run(own, "-m", "pip", "install", "--quiet", "--constraint", pins, f"{wheel}[embedded]", cwd=tmp_path)
+    (tmp_path / "home").mkdir(exist_ok=True)
+    environment_of = {name: value for name, value in OUTSIDE.items() if name != "PYTHONPATH"}
+    reader = Reader(
+        directory=tmp_path / "operated", environment=environment_of | {"HOME": str(tmp_path / "home")}, python=str(own)
+    )
+    reader.directory.mkdir()
+    followed = list(blocks(ROOT / "docs" / "operations.md"))
+    assert any("tappass restore" in block.text for block in followed)
+    for block in followed:
+        reader.follow(block)
+    assert not reader.trouble, "\n\n".join(["", *reader.trouble])

@@ -84,6 +84,11 @@ class PublicKey:
             ) from error
         return key
 
+    @property
+    def raw(self) -> bytes:
+        """The 32 bytes of the key itself."""
+        return self._raw
+
     def __str__(self) -> str:
         return f"{self.name}+{self.key_id.hex()}+{base64.b64encode(_ED25519 + self._raw).decode()}"
 

@@ -39,7 +39,7 @@ def prepare(path: str) -> None:
         with _alone(path):
             version, made = _version_of(path)
             if version == "":
-                _create(path)
+                create_file(path)
             elif version not in REVISIONS:
                 raise TapPassConfigError(
                     f"{path} was written by a newer tappass (schema {version}, this one knows {HEAD}); update tappass"
@@ -54,15 +54,13 @@ def prepare(path: str) -> None:
         raise cannot_record(path, error) from error
 
 
-def create(connection: sqlite3.Connection) -> None:
-    """Create every table on an open connection, all or none."""
-    script = "".join(revision_sql(revision, "sqlite") for revision in REVISIONS)
-    stamp = f"CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY);\n{_STAMP};"
-    stamp += f"\nPRAGMA user_version = {tables()};"
+def create(connection: sqlite3.Connection, upto: str = HEAD) -> None:
+    """Create every table on an open connection, all or none; as they were at an older revision if one is given."""
+    script = "".join(revision_sql(revision, "sqlite") for revision in REVISIONS if revision <= upto)
+    stamp = "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY);\n"
+    stamp += f"INSERT INTO alembic_version VALUES ('{upto}');\n"  # noqa: S608 - our own constant
+    stamp += f"PRAGMA user_version = {tables()};"
     connection.executescript(f"BEGIN IMMEDIATE;\n{script}\n{stamp}\nCOMMIT;")
-
-
-_STAMP = f"INSERT INTO alembic_version VALUES ('{HEAD}')"  # noqa: S608 - our own constant
 
 
 @cache
@@ -74,23 +72,35 @@ def tables() -> int:
 def _version_of(path: str) -> tuple[str, int]:
     connection = sqlite3.connect(path, timeout=30, isolation_level=None)
     try:
+        return version_of(connection)
+    finally:
+        connection.close()
+
+
+def revision(path: str) -> str:
+    """Return the revision of a file, "" for one without tables."""
+    return _version_of(path)[0]
+
+
+def version_of(connection: sqlite3.Connection) -> tuple[str, int]:
+    """Return the revision of a database and the number that stands for its tables; "" and 0 without tables."""
+    try:
         row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
         return str(row[0]) if row else "", connection.execute("PRAGMA user_version").fetchone()[0]
     except sqlite3.OperationalError as error:
         if "no such table" in str(error):
             return "", 0
         raise
-    finally:
-        connection.close()
 
 
-def _create(path: str) -> None:
+def create_file(path: str, upto: str = HEAD) -> None:
+    """Make a file with every table, as they were at an older revision if one is given."""
     connection = sqlite3.connect(path, timeout=30, isolation_level=None)
     try:
         # A transaction writes the tail pages of a few tables whole: half the page, 5 % less for a governed call.
         connection.execute("PRAGMA page_size = 2048")
         connection.execute("PRAGMA journal_mode = WAL")
-        create(connection)
+        create(connection, upto)
     finally:
         connection.close()
     # Arguments and prompts may stand in it: nobody else on the machine needs to read them.

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 _ALONE = 7_211_506_930_114_201  # any number that nobody else locks by
 _THERE = "SELECT to_regclass('alembic_version') IS NOT NULL"
 _VERSION = "SELECT version_num, coalesce(obj_description('alembic_version'::regclass), '') FROM alembic_version"
-_STAMP = f"""
+_STAMP = """
 CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY);
-INSERT INTO alembic_version VALUES ('{HEAD}');
-"""  # noqa: S608 - our own constant
+INSERT INTO alembic_version VALUES ('{}');
+"""
 _READABLE = """DO $$ BEGIN
     IF EXISTS (SELECT 1 FROM pg_roles WHERE rolname = 'tappass_service') THEN
         GRANT SELECT ON alembic_version TO tappass_service;
@@ -38,7 +38,7 @@ def prepare(address: Address) -> None:
     """
     try:
         with address.connect(as_service=False) as connection:
-            if _version_of(connection) == (HEAD, tables()):
+            if version_of(connection) == (HEAD, tables()):
                 return
             connection.execute("SET lock_timeout = 0")
             connection.execute("SELECT pg_advisory_lock(%s)", (_ALONE,))
@@ -60,12 +60,10 @@ def cannot_start(address: Address, error: BaseException) -> TapPassConnectionErr
 
 
 def _bring_up(connection: Connection, address: Address) -> None:
-    version, made = _version_of(connection)
+    version, made = version_of(connection)
     if version == "":
         with connection.transaction():
-            for statement in _statements():
-                connection.execute(statement, prepare=False)
-            stamp(connection)
+            create(connection)
     elif version not in REVISIONS:
         raise TapPassConfigError(
             f"{address.shown} was written by a newer tappass (schema {version}, this one knows {HEAD}); update tappass"
@@ -78,9 +76,17 @@ def _bring_up(connection: Connection, address: Address) -> None:
         )
 
 
-def _statements() -> list[str]:
+def create(connection: Connection, upto: str = HEAD) -> None:
+    """Create every table, as they were at an older revision if one is given; the transaction is the caller's."""
+    for statement in _statements(upto):
+        connection.execute(statement, prepare=False)
+    stamp(connection)
+
+
+def _statements(upto: str = HEAD) -> list[str]:
     both = ("postgresql", "postgresql_security")
-    return [*(revision_sql(revision, part) for revision in REVISIONS for part in both), _STAMP]
+    made = [revision_sql(revision, part) for revision in REVISIONS if revision <= upto for part in both]
+    return [*made, _STAMP.format(upto)]
 
 
 def stamp(connection: Connection) -> None:
@@ -95,7 +101,8 @@ def tables() -> str:
     return str(zlib.crc32("".join(_statements()).encode()))
 
 
-def _version_of(connection: Connection) -> tuple[str, str]:
+def version_of(connection: Connection) -> tuple[str, str]:
+    """Return the revision of a database and what stands for its tables; both "" without tables."""
     there = connection.execute(_THERE).fetchone()
     if there is None or not there[0]:
         return "", ""

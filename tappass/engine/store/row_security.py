@@ -27,19 +27,26 @@ EXCEPTION WHEN duplicate_object OR unique_violation OR insufficient_privilege TH
 END $$;
 
 """
+# Set inside, not by the functions' own SET: only a superuser may write a parameter that is nobody's there.
 _ACROSS = """CREATE POLICY found_by_digest ON api_key FOR SELECT
     USING (current_setting('tappass.finding', true) = 'api_key');
 
 CREATE FUNCTION tappass_api_key(wanted BYTEA) RETURNS SETOF api_key
-    LANGUAGE sql STABLE SECURITY DEFINER SET tappass.finding = 'api_key' SET search_path FROM CURRENT
-    AS 'SELECT * FROM api_key WHERE digest = wanted';
+    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$ BEGIN
+    PERFORM set_config('tappass.finding', 'api_key', true);
+    RETURN QUERY SELECT * FROM api_key WHERE digest = wanted;
+    PERFORM set_config('tappass.finding', '', true);
+END $$;
 
 CREATE POLICY listed ON organisation FOR SELECT
     USING (current_setting('tappass.finding', true) = 'organisation');
 
 CREATE FUNCTION tappass_organisations() RETURNS SETOF organisation
-    LANGUAGE sql STABLE SECURITY DEFINER SET tappass.finding = 'organisation' SET search_path FROM CURRENT
-    AS 'SELECT * FROM organisation ORDER BY org_id';
+    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$ BEGIN
+    PERFORM set_config('tappass.finding', 'organisation', true);
+    RETURN QUERY SELECT * FROM organisation ORDER BY org_id;
+    PERFORM set_config('tappass.finding', '', true);
+END $$;
 
 """
 _GRANT = """DO $$ BEGIN

@@ -99,15 +99,21 @@ CREATE POLICY found_by_digest ON api_key FOR SELECT
     USING (current_setting('tappass.finding', true) = 'api_key');
 
 CREATE FUNCTION tappass_api_key(wanted BYTEA) RETURNS SETOF api_key
-    LANGUAGE sql STABLE SECURITY DEFINER SET tappass.finding = 'api_key' SET search_path FROM CURRENT
-    AS 'SELECT * FROM api_key WHERE digest = wanted';
+    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$ BEGIN
+    PERFORM set_config('tappass.finding', 'api_key', true);
+    RETURN QUERY SELECT * FROM api_key WHERE digest = wanted;
+    PERFORM set_config('tappass.finding', '', true);
+END $$;
 
 CREATE POLICY listed ON organisation FOR SELECT
     USING (current_setting('tappass.finding', true) = 'organisation');
 
 CREATE FUNCTION tappass_organisations() RETURNS SETOF organisation
-    LANGUAGE sql STABLE SECURITY DEFINER SET tappass.finding = 'organisation' SET search_path FROM CURRENT
-    AS 'SELECT * FROM organisation ORDER BY org_id';
+    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$ BEGIN
+    PERFORM set_config('tappass.finding', 'organisation', true);
+    RETURN QUERY SELECT * FROM organisation ORDER BY org_id;
+    PERFORM set_config('tappass.finding', '', true);
+END $$;
 
 DO $$ BEGIN
     IF EXISTS (SELECT 1 FROM pg_roles WHERE rolname = 'tappass_service') THEN
