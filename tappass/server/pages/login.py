@@ -107,7 +107,7 @@ def local(asked: str) -> str:
     path = asked.removeprefix("/pages") if asked.startswith("/pages/sessions/") else asked
     plain = path.isascii() and path.isprintable() and not set(path) & set(" \\\"'<>")
     ours = path == HOME or path.startswith((f"{HOME}/", f"{HOME}?", "/sessions/"))
-    return path if plain and ours and "//" not in path else HOME
+    return path if plain and ours and "//" not in path and ".." not in path else HOME
 
 
 HANDLERS = [home, login, log_in, log_out]

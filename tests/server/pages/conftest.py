@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
+import httpx
 import pytest
 from playwright.sync_api import Browser
 
-from tappass.engine.approver import Approver, Approvers
-from tappass.engine.keys import Keys
+from tappass import ApprovalRequired, tappass_session
+from tappass.engine.approver import Approver
+from tappass.engine.keys import Keys, MadeKey
 from tappass.engine.leaves import Leaves
 from tappass.engine.store.sqlite import SqliteStore
 from tappass.engine.trust import Agents
@@ -39,7 +42,7 @@ rules:
     classification: CONFIDENTIAL
   - {id: mask-crm, tool: crm_*, effect: redact, fields: [result], kinds: [EMAIL]}
 """
-SETUP = Approver(person_id="per_setup", name="setup", key_id="key_setup")
+T = TypeVar("T")
 
 
 class Place:
@@ -50,32 +53,42 @@ class Place:
         self.database = f"sqlite:///{served.directory}/.tappass/tappass.db"
         self.store = SqliteStore(served.directory / ".tappass/tappass.db")
         self.leaves = Leaves(SYSTEM_CLOCK)
-        self.approvers = Approvers(self.store, self.leaves)
         self.agents = Agents(self.store, self.leaves)
-        self._keys: dict[str, str] = {}
+        self.keys = Keys(self.store, self.leaves)
+        self._made: dict[str, MadeKey] = {}
+
+    def key(self, scope: str, name: str) -> str:
+        """Return somebody's key of a scope."""
+        if name not in self._made:
+            self._made[name] = self.keys.create("setup", scope, name=name)
+        assert self._made[name].scope == scope
+        return self._made[name].key
 
     def approver(self, name: str) -> str:
-        """Return that person's approver key."""
-        if name not in self._keys:
-            self._keys[name] = self.approvers.add(SETUP, name)
-        return self._keys[name]
+        return self.key("approver", name)
 
-    def key(self, scope: str, label: str = "") -> str:
-        """Return a fresh key of a scope that is nobody's by name."""
-        keys = Keys(self.store, self.leaves)
-        return self.store.run(lambda tx: keys._make(tx, "setup", scope, label=label or scope)).key
+    def revoke(self, name: str) -> None:
+        self.keys.revoke("setup", self._made[name].key_id)
 
-    def waiting(self) -> str:
-        """Return the id of the one approval that waits, once there is one."""
-        found: list[Any] = []
-        until = threading.Event()
-        for _ in range(200):
-            found = self.store.read.query("SELECT approval_id FROM approval WHERE state = 'pending'")
-            if found:
-                break
-            until.wait(0.05)
-        (row,) = found
+    def waiting(self, session_id: str) -> str:
+        """Return the id of the one approval that a session waits for, once there is one."""
+        sql = "SELECT approval_id FROM approval WHERE state = 'pending' AND session_id = ?"
+        (row,) = eventually(lambda: self.store.read.query(sql, (session_id,)))
         return str(row[0])
+
+    def hold(self, tool: Callable[..., Any], *arguments: Any, agent: str = "bookkeeper") -> str:
+        """Have an agent ask for what people must agree to; return the approval's id."""
+        with tappass_session(url=self.database, agent=agent) as session, pytest.raises(ApprovalRequired):
+            tool(*arguments)
+        return self.waiting(session.session_id)
+
+    @contextmanager
+    def client(self, key: str) -> Iterator[httpx.Client]:
+        """Yield somebody who speaks HTTP by hand, logged in."""
+        with httpx.Client(base_url=self.url, trust_env=False, headers={"Origin": self.url}) as client:
+            answer = client.post("/login", data={"key": key})
+            assert answer.status_code == 303, answer.text
+            yield client
 
     def state(self, approval_id: str) -> str:
         row = self.store.read.row("SELECT state FROM approval WHERE approval_id = ?", (approval_id,))
@@ -118,5 +131,19 @@ def somebody(browser: Browser) -> Iterator[Callable[..., Person]]:
     assert [alarm for each in people for alarm in each.alarms if not alarm.startswith("console: Failed to load")] == []
 
 
-def directory_of(place: Place) -> Path:
-    return place.served.directory
+def person_named(name: str) -> Approver:
+    """Return a person as those take them who are told who acts."""
+    return Approver(person_id=f"per_{name}", name=name, key_id=f"key_{name}")
+
+
+def eventually(look: Callable[[], T], within_s: float = 15) -> T:
+    """Return what a look at something finds, once it finds anything."""
+    pause, until = threading.Event(), time.monotonic() + within_s
+    while not (found := look()):
+        assert time.monotonic() < until, "it never came"
+        pause.wait(0.02)
+    return found
+
+
+def csrf_in(html: str) -> str:
+    return html.split('name="csrf" value="')[1].split('"')[0]
