@@ -177,7 +177,10 @@ class PostgresTx:
     def _undo(self, mark: Mark) -> None:
         if self._guarded:
             self._connection.execute("ROLLBACK TO SAVEPOINT caller")
-            self._connection.execute("RELEASE SAVEPOINT caller")
+            # Hearing of a rollback psycopg has the server forget what is prepared, after the next statement: that one
+            # must not be one that it prepares.
+            self._pipeline.sync()
+            self._connection.execute("RELEASE SAVEPOINT caller", prepare=False)
             self._guarded = False
         del self._leaves[mark.leaves :]
         del self.changes[mark.changes :]
