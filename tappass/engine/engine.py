@@ -105,14 +105,15 @@ class Engine:
         # What cannot be paid for need not be asked of people, nor use up their yes.
         self._gates: tuple[Gate, ...] = (*first, self.budgets, *gates)
 
-    def open(self, opening: Opening, agent_uuid: str = "") -> SessionRecord:
+    def open(self, opening: Opening, agent_uuid: str = "", *, joined: bool = False) -> SessionRecord:
         """Open a session, durably; see `Sessions.open`.
 
         Args:
             opening: what is asked for.
             agent_uuid: the registered agent whose key was shown; "" where code may name its agent itself.
+            joined: a token was shown for the session around it, which may be another agent's.
         """
-        return self.sessions.open(opening, agent_uuid).record
+        return self.sessions.open(opening, agent_uuid, joined=joined).record
 
     def own(self, session_id: str, agent_uuid: str, *, closed: bool = False) -> Open:
         """Return a session of the agent whose key was shown.

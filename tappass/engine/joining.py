@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from tappass.engine.issuer import Presenter
-from tappass.wire.sessions import Opening, SessionRecord
+from tappass.wire.sessions import ENFORCE, Opening, SessionRecord
 
 if TYPE_CHECKING:
     from tappass.engine.engine import Engine
@@ -26,5 +26,13 @@ def join(engine: Engine, token: str, audience: str | tuple[str, ...], presenter:
     """
     claims = engine.issuer.verify(token, audience, presenter)
     known = hashlib.sha256(f"{claims.iss}\0{claims.sid}\0{presenter.credential}".encode()).hexdigest()[:32]
-    opening = Opening(id=f"ses_{known}", name=claims.aud, kind="joined", parent=claims.sid, agent=presenter.agent)
-    return engine.open(opening)
+    opening = Opening(
+        id=f"ses_{known}",
+        name=claims.aud,
+        kind="joined",
+        parent=claims.sid,
+        agent=presenter.agent,
+        # What the caller's session relaxes was not granted to whoever it calls.
+        mode=ENFORCE,
+    )
+    return engine.open(opening, presenter.agent_uuid, joined=True)

@@ -86,12 +86,13 @@ class Sessions:
         self._open: OrderedDict[str, Open] = OrderedDict()
         self._closed: OrderedDict[str, Open] = OrderedDict()
 
-    def open(self, opening: Opening, agent_uuid: str = "") -> Open:
+    def open(self, opening: Opening, agent_uuid: str = "", *, joined: bool = False) -> Open:
         """Open a session, durably; an id that is open already is answered as it is, a closed one opens again.
 
         Args:
             opening: what is asked for.
             agent_uuid: the registered agent whose key was shown; "" where code may name its agent itself.
+            joined: a token was shown for the session around it, which may be another agent's, or another plane's.
 
         Raises:
             TapPassConfigError: the mode is unknown or not allowed, no policy can be loaded, the key or the id is
@@ -99,7 +100,7 @@ class Sessions:
             TapPassConnectionError: it cannot be recorded.
         """
         if agent_uuid:
-            opening = self._authenticated(opening, agent_uuid)
+            opening = self._authenticated(opening, agent_uuid, joined)
         while True:
             if opening.id and (known := self._again(opening.id, agent_uuid)) is not None:
                 return known
@@ -110,7 +111,7 @@ class Sessions:
                 if self.known(opening.id) is None:
                     raise not_open(opening.id) from taken
 
-    def _authenticated(self, opening: Opening, agent_uuid: str) -> Opening:
+    def _authenticated(self, opening: Opening, agent_uuid: str, joined: bool) -> Opening:
         row = self._store.read.row(_NAME, (self._leaves.org_id, self._leaves.project_id, agent_uuid))
         if row is None:
             raise TapPassConfigError(f"there is no agent `{agent_uuid}` in this project; register it first")
@@ -118,7 +119,7 @@ class Sessions:
             raise TapPassConfigError(
                 f"the key shown is the agent `{row[0]}`'s, so it opens no session for another; leave `agent` out"
             )
-        if opening.parent:
+        if opening.parent and not joined:
             around = self.known(opening.parent)
             if around is None or around.record.agent_uuid != agent_uuid:
                 raise not_open(opening.parent)

@@ -17,6 +17,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from tappass.errors import GovernanceDecision, TapPassConfigError, TapPassConnectionError
 from tappass.server import logs
 from tappass.server.refusals import refusal_of, status_of
+from tappass.verify import CorrelationRefused
 from tappass.wire.codec import encode
 from tappass.wire.correlation import Correlation
 from tappass.wire.refusals import Refusal
@@ -158,6 +159,11 @@ def on_validation(request: Request[Any, Any, Any], error: msgspec.ValidationErro
     return on_problem(request, Problem(422, f"{where}{said[:300]}", code="malformed", param=param or None))
 
 
+def on_token(request: Request[Any, Any, Any], error: CorrelationRefused) -> Response[bytes]:
+    """Answer a correlation token that does not hold; `code` says in what."""
+    return on_problem(request, Problem(403, str(error), code=f"correlation_{error.problem}"))
+
+
 def on_config(request: Request[Any, Any, Any], error: TapPassConfigError) -> Response[bytes]:
     """Answer what the plane cannot do as asked."""
     return on_problem(request, Problem(422, str(error), code="refused"))
@@ -186,6 +192,7 @@ EXCEPTIONS: dict[Any, Any] = {
     GovernanceDecision: on_decision,
     HTTPException: on_http,
     msgspec.ValidationError: on_validation,
+    CorrelationRefused: on_token,
     TapPassConfigError: on_config,
     TapPassConnectionError: on_outage,
     RecursionError: on_too_deep,

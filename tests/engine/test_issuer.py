@@ -381,7 +381,7 @@ def test_what_is_no_key_set_is_refused(document):
 
 
 def test_keys_of_other_kinds_are_passed_over_and_their_number_is_bounded():
-    many = [{"kty": "OKP", "crv": "Ed25519", "kid": str(n), "x": "AAAA"} for n in range(1000)]
+    many = [{"kty": "OKP", "crv": "Ed25519", "kid": str(n), "x": "AAAA"} for n in range(5000)]
     found = keys_in(json.dumps({"keys": [{"kty": "RSA", "kid": "rsa", "n": "x"}, *many]}).encode())
-    assert 0 < len(found) < 100
+    assert 0 < len(found) <= 1000
     assert "rsa" not in found

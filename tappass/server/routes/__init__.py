@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from tappass.server.routes import agents, health
+from tappass.server.routes import agents, correlation, health, keys
 
-HANDLERS: list[Any] = [*agents.ROUTES, *health.ROUTES]
+HANDLERS: list[Any] = [*agents.ROUTES, *correlation.ROUTES, *health.ROUTES, *keys.ROUTES]

@@ -1,0 +1,177 @@
+"""Correlation tokens over HTTP: who may stamp, what joining opens, what is refused, how keys are published."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tappass.engine.audit.keys import log_key
+from tappass.engine.signing_keys import KeyPair, Seed
+from tappass.plane.embedded import EmbeddedPlane
+from tappass.verify import CorrelationRefused, Verifier
+from tappass.wire.sessions import Opening
+from tests.engine.test_issuer import parts, signed
+from tests.serving import serve
+
+
+class Calling:
+    """A server, and agents with keys of their own."""
+
+    def __init__(self, served, directory):
+        self.served, self.directory = served, directory
+        self.caller, self.called, self.third = (self.agent(name) for name in ("caller", "called", "third"))
+
+    def agent(self, name):
+        with self.client(self.served.admin_key) as admin:
+            made = admin.post("/agents/register", json={"agent_id": name}).raise_for_status().json()
+        return self.client(made["api_key"])
+
+    def client(self, key):
+        headers = {"Authorization": f"Bearer {key}"}
+        return httpx.Client(base_url=self.served.url, headers=headers, timeout=30, trust_env=False)
+
+    def opened(self):
+        """Open a session of the caller's, as another process on its database does."""
+        plane = EmbeddedPlane.at(self.directory / ".tappass" / "tappass.db")
+        try:
+            return plane.sync.open(Opening(name="order 7", agent="caller")).session_id
+        finally:
+            plane.shutdown()
+
+    def stamped(self, session_id, audience="called"):
+        answer = self.caller.post(f"/sessions/{session_id}/stamp", json={"audience": audience})
+        return answer.raise_for_status().json()["token"]
+
+    def close(self, session_id):
+        plane = EmbeddedPlane.at(self.directory / ".tappass" / "tappass.db")
+        try:
+            plane.engine.sessions.reopen(session_id)
+            plane.sync.close(session_id, "completed")
+        finally:
+            plane.shutdown()
+
+    def status(self, session_id):
+        plane = EmbeddedPlane.at(self.directory / ".tappass" / "tappass.db")
+        try:
+            return plane.engine.store.read.session(session_id).status
+        finally:
+            plane.shutdown()
+
+
+@pytest.fixture(scope="module")
+def calling(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("served")
+    with serve(directory) as served:
+        calling = Calling(served, directory)
+        yield calling
+        for client in (calling.caller, calling.called, calling.third):
+            client.close()
+
+
+def join(client, token, audience="called"):
+    return client.post("/sessions/join", json={"token": token, "audience": audience})
+
+
+def refused(answer, problem):
+    assert answer.status_code == 403, answer.text
+    body = answer.json()
+    assert body["error"]["code"] == f"correlation_{problem}"
+    return body["detail"]
+
+
+def test_what_is_joined_is_the_presenters_own_session_beneath_the_callers(calling):
+    session_id = calling.opened()
+    token = calling.stamped(session_id)
+    record = join(calling.called, token).json()
+    assert record["parent"] == session_id != record["session_id"]
+    assert record["agent"] == "called"
+    assert join(calling.called, token).json()["session_id"] == record["session_id"]
+
+
+def test_a_token_authenticates_nobody(calling):
+    token = calling.stamped(calling.opened())
+    for headers in ({}, {"Authorization": f"Bearer {token}"}, {"tappass-correlation": token}):
+        body = {"token": token, "audience": "called"}
+        answer = httpx.post(f"{calling.served.url}/sessions/join", json=body, headers=headers, trust_env=False)
+        assert answer.status_code == 401
+
+
+def test_only_whose_session_it_is_stamps_a_token_for_it(calling):
+    session_id = calling.opened()
+    assert calling.caller.post(f"/sessions/{session_id}/stamp", json={"audience": "a"}).status_code == 200
+    for client, name in ((calling.called, session_id), (calling.caller, "ses_unknown")):
+        answer = client.post(f"/sessions/{name}/stamp", json={"audience": "a"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_session")
+    assert calling.caller.post(f"/sessions/{session_id}/stamp", json={}).status_code == 422
+    assert calling.caller.post(f"/sessions/{session_id}/stamp", json={"audience": " "}).status_code == 422
+
+
+def test_each_replay_is_refused_with_its_own_words(calling):
+    session_id = calling.opened()
+    token = calling.stamped(session_id)
+    assert join(calling.called, token).status_code == 200
+    said = {
+        refused(join(calling.called, token, "elsewhere"), "audience"),
+        refused(join(calling.third, token), "credential"),
+    }
+    calling.close(session_id)
+    said.add(refused(join(calling.called, token), "session"))
+    assert len(said) == 3
+
+
+def test_what_is_expired_foreign_or_forged_is_refused(calling):
+    session_id = calling.opened()
+    head, body = parts(calling.stamped(session_id))
+    # The server's own key: what differs is what the token says.
+    key = KeyPair(Seed(calling.directory / ".tappass").read(), "org_local")
+    assert join(calling.called, signed(key, head, body)).status_code == 200
+    refused(
+        join(calling.third, signed(key, head, body | {"exp": body["iat"] - 60, "iat": body["iat"] - 600})), "expired"
+    )
+    refused(join(calling.third, signed(key, head, body | {"iss": "log_other"})), "issuer")
+    refused(join(calling.third, signed(key, head, body | {"org": "org_other"})), "organisation")
+    refused(join(calling.third, signed(key, head | {"alg": "none"}, body)), "algorithm")
+    refused(join(calling.third, signed(key, head | {"typ": "JWT"}, body)), "type")
+    refused(join(calling.third, signed(log_key(calling.directory / ".tappass"), head, body)), "signature")
+    stranger = KeyPair(b"\1" * 32, "org_local")
+    refused(join(calling.third, signed(stranger, head | {"kid": stranger.key_id}, body)), "key")
+    refused(join(calling.third, "not a token"), "malformed")
+
+
+def test_joining_and_leaving_never_close_the_original(calling):
+    session_id = calling.opened()
+    joined = join(calling.called, calling.stamped(session_id)).json()["session_id"]
+    calling.close(joined)
+    assert calling.status(joined) == "completed"
+    assert calling.status(session_id) == "open"
+
+
+def test_offline_a_token_is_verified_by_what_the_server_publishes(calling):
+    session_id = calling.opened()
+    token = calling.stamped(session_id)
+    assert Verifier(calling.served.url, audience="called").verify(token).sid == session_id
+    with pytest.raises(CorrelationRefused):
+        Verifier(calling.served.url, audience="third").verify(token)
+    published = httpx.get(f"{calling.served.url}/.well-known/jwks.json", trust_env=False)
+    assert published.headers["cache-control"] == "public, max-age=60"
+    assert {key["kid"] for key in published.json()["keys"]} >= {parts(token)[0]["kid"]}
+    assert all(set(key) == {"kid", "x", "kty", "crv", "alg", "use"} for key in published.json()["keys"])
+
+
+def test_a_key_rotated_under_a_running_server_signs_at_once(calling):
+    session_id = calling.opened()
+    before = calling.stamped(session_id)
+    home = {"HOME": str(Path.home()), "XDG_CONFIG_HOME": str(calling.directory / "config")}
+    for words in (("init", "--new-approver-key"), ("issuer", "rotate")):
+        done = subprocess.run(
+            [sys.executable, "-m", "tappass", *words], cwd=calling.directory, env=calling.served._env | home,
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    after = calling.stamped(session_id)
+    assert parts(after)[0]["kid"] != parts(before)[0]["kid"]
+    assert join(calling.called, before).status_code == join(calling.called, after).status_code == 200
