@@ -16,7 +16,7 @@ from tappass.engine.policy.policy import Policy
 from tappass.engine.policy.problems import failed
 from tappass.engine.settings import Settings
 from tappass.engine.store import forking
-from tappass.engine.store.port import Store, Tx
+from tappass.engine.store.port import POLICY, Store, Tx
 from tappass.errors import TapPassConfigError, TapPassError
 from tappass.wire.codec import decode
 from tappass.wire.decisions import ToolDefinition
@@ -262,6 +262,7 @@ class Pipelines:
             seq = tx.append(event, policy.bundle).seq
             keys = (self._leaves.org_id, self._leaves.project_id, policy.pipeline_uuid)
             tx.execute(_ACCEPT, (*keys, policy.bundle, settings.bundle, sources.digest, at, by, at, seq))
+            tx.notify(self._leaves.org_id, POLICY)
 
         self._store.run(write)
         self._known.pop(policy.pipeline_uuid, None)

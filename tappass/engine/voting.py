@@ -60,7 +60,9 @@ _STALE = (
 )
 _OF_AGENT = " AND approval.agent_uuid = ? ORDER BY approval.requested_at DESC, approval.approval_id DESC LIMIT 1000"
 _RULES = "SELECT bundle FROM policy_version WHERE org_id = ? AND pipeline_uuid = ?"
-POLL_S = 0.2
+# Others are heard of; this often it is looked at all the same, for time runs out unheard.
+LOOK_S = 1.0
+TICK_S = 0.05
 
 
 class Vote(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,7 +102,11 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Voting:
-    """The approvals of one project, for the people who decide."""
+    """The approvals of one project, for the people who decide.
+
+    Attributes:
+        changes: how often anybody, here or on another server, is known to have decided something.
+    """
 
     def __init__(self, store: Store, leaves: Leaves, gate: ApprovalGate, clock: Clock) -> None:
         self._store = store
@@ -108,6 +114,8 @@ class Voting:
         self._gate = gate
         self._clock = clock
         self._changed = threading.Condition()
+        self._listening = False
+        self.changes = 0
 
     def list(self, state: str = PENDING) -> list[Held]:
         """Return approvals in a state ("" for all), the oldest first; what has run out of time expires now."""
@@ -190,6 +198,7 @@ class Voting:
 
     def _wake(self) -> None:
         with self._changed:
+            self.changes += 1
             self._changed.notify_all()
 
     def _vote(self, approval_id: str, by: Approver, vote: str, reason: str) -> Held:
@@ -297,24 +306,44 @@ class Voting:
     def wait(self, token: str, timeout_s: float) -> str:
         """Wait until people have decided, or for that long; return how it stands then.
 
-        Woken by votes in this process; votes of others are looked for five times a second. Holds no lock meanwhile.
+        Woken by what people decide here or on any other server. Holds no lock meanwhile.
         """
+        self.listen()
         until_s = self._clock.monotonic_ns() / 1e9 + timeout_s  # may be infinite
-        while (state := self.state(token)) == PENDING:
+        while True:
+            seen = self.changes
+            state = self.state(token)
             left_s = until_s - self._clock.monotonic_ns() / 1e9
-            if left_s <= 0:
-                break
+            if state != PENDING or left_s <= 0:
+                return state
             with self._changed:
-                self._changed.wait(min(POLL_S, left_s))
-        return state
+                if self.changes == seen:
+                    self._changed.wait(min(LOOK_S, left_s))
+
+    def listen(self) -> None:
+        """Count changes from now on; costs a thread, so only who waits asks for it."""
+        with self._changed:
+            listening, self._listening = self._listening, True
+        if not listening:
+            self._store.on_change(self._heard)
+
+    def _heard(self, org_id: str, topic: str) -> None:
+        if org_id in ("", self._leaves.org_id) and topic in ("", APPROVAL):
+            self._wake()
 
 
 async def await_decision(voting: Voting, token: str, timeout_s: float) -> str:
     """Wait as `Voting.wait` does; between looks the event loop is free, and no thread is held."""
     state = PENDING
     with anyio.move_on_after(timeout_s):
-        while (state := await hop(voting.state, token)) == PENDING:  # noqa: ASYNC110 (others vote in other processes)
-            await anyio.sleep(POLL_S)
+        await hop(lambda _: voting.listen(), None)
+        while True:
+            seen = voting.changes
+            if (state := await hop(voting.state, token)) != PENDING:
+                break
+            looked_at = anyio.current_time()
+            while voting.changes == seen and anyio.current_time() - looked_at < LOOK_S:  # noqa: ASYNC110
+                await anyio.sleep(TICK_S)  # others vote on other threads
     return state
 
 

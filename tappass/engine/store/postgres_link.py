@@ -103,6 +103,10 @@ class Pool:
             self._all.add(connection)
             try:
                 yield connection, used
+            except psycopg.Error:
+                # What was prepared in a pipeline that failed is not, though psycopg believes it is.
+                connection.close()
+                raise
             finally:
                 if self._keeps and connection.info.transaction_status is TransactionStatus.IDLE:
                     self._idle.append(connection)

@@ -38,6 +38,10 @@ _TELL = "SELECT pg_notify(%s, %s)"
 _THERE = "SELECT 1 FROM leaf WHERE place = %s AND bytes = %s"
 
 
+class SpoiltError(Exception):
+    """A caller raised after it had written rows: nothing of its transaction may stay."""
+
+
 class Found:
     """What a statement found or did; it was sent, and its answer is awaited only by whoever asks for it."""
 
@@ -96,7 +100,8 @@ class PostgresTx:
         self._org_id, self._seen, self._shown = org_id, seen, shown
         self._clock, self._ids = clock, ids
         self._leaves: list[Row] = []
-        self._guarded = False
+        self._wrote = False
+        self._read = (0, b"", 0)
         self.attempted: AuditEvent | None = None
         self.changes: list[tuple[str, str]] = []
         self.head: Head | None = None
@@ -106,25 +111,26 @@ class PostgresTx:
         self._reading_head = connection.execute(_HEAD, (org_id,))
 
     def alone(self, fn: Callable[[Tx], T]) -> T:
-        """Run one caller's function; where it raises, nothing of it stays."""
-        mark, self._guarded, self.attempted = self._mark(), False, None
+        """Run one caller's function; where it raises, nothing of it stays.
+
+        Raises:
+            SpoiltError: it raised (the cause), but had written rows: the transaction may not be committed.
+        """
+        mark, self._wrote, self.attempted = self._mark(), False, None
         try:
-            result = fn(self)
+            return fn(self)
         except psycopg.Error:
             raise
-        except BaseException:
+        except Exception as error:
+            if self._wrote:
+                # No savepoints: psycopg 3.3 mistakes what is prepared once it reads of a rollback in a pipeline.
+                raise SpoiltError from error
             self._undo(mark)
             raise
-        if self._guarded:
-            self._connection.execute("RELEASE SAVEPOINT caller")
-        return result
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> Found:
         """Run one statement (`?` parameters) inside this transaction."""
-        if not self._guarded and not only_reads(sql):
-            # Only now: a caller that only appends leaves costs no savepoint.
-            self._connection.execute("SAVEPOINT caller")
-            self._guarded = True
+        self._wrote = self._wrote or not only_reads(sql)
         return Found(self._connection.execute(translated(sql), params or None), self._pipeline)
 
     def append(self, event: AuditEvent, content: bytes | None = None) -> AuditEvent:
@@ -175,22 +181,12 @@ class PostgresTx:
         return Mark(len(self._leaves), len(self.changes), state, self.last)
 
     def _undo(self, mark: Mark) -> None:
-        if self._guarded:
-            self._connection.execute("ROLLBACK TO SAVEPOINT caller")
-            # Hearing of a rollback psycopg has the server forget what is prepared, after the next statement: that one
-            # must not be one that it prepares.
-            self._pipeline.sync()
-            self._connection.execute("RELEASE SAVEPOINT caller", prepare=False)
-            self._guarded = False
         del self._leaves[mark.leaves :]
         del self.changes[mark.changes :]
         self.last = mark.last
-        if self.head is not None and mark.head is not None:
-            self.head.size, self.head.frontier, self.head.control = mark.head
-        elif self.head is not None:
-            # First read, or made, by this caller.
-            self.head = None
-            self._reading_head = self._connection.execute(_HEAD, (self._org_id,))
+        if self.head is not None:
+            # Nobody before this caller asked where the log stands: then it stands as it was read.
+            self.head.size, self.head.frontier, self.head.control = mark.head or self._read
 
     def _head_of(self, org_id: str) -> Head:
         if org_id != self._org_id:
@@ -203,11 +199,10 @@ class PostgresTx:
         if seen_id and (row is None or row[1] != seen_id or row[3] < seen_size):
             raise went_back(self._shown, seen_id, 0 if row is None else row[3], seen_size)
         if row is None:
-            if not self._guarded:
-                self._connection.execute("SAVEPOINT caller")
-                self._guarded = True
+            self._wrote = True
             at = rfc3339(self._clock.time_ns())
             row = self._connection.execute(_NEW_LOG, (self._ids.new("log"), self._org_id, at)).fetchone()
         assert row is not None, "an INSERT with RETURNING gives a row"
         self.head = Head(*row)
+        self._read = (self.head.size, self.head.frontier, self.head.control)
         return self.head

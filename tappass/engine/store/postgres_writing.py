@@ -14,7 +14,7 @@ from tappass.engine.store.group import Group, Job
 from tappass.engine.store.loss import Lost
 from tappass.engine.store.port import Tx
 from tappass.engine.store.postgres_link import Address, Connection, Pool, cannot_record, is_outage
-from tappass.engine.store.postgres_tx import PostgresTx
+from tappass.engine.store.postgres_tx import PostgresTx, SpoiltError
 from tappass.errors import TapPassConnectionError
 from tappass.wire.events import AuditEvent
 from tappass.wire.ids import Clock, Ids, rfc3339
@@ -112,7 +112,7 @@ class Writing:
     def _isolating(self, waiting: list[Write], jobs: list[Job]) -> None:
         try:
             self._transact(waiting, jobs)
-        except (psycopg.Error, _UnwritableError) as error:
+        except (psycopg.Error, SpoiltError, _UnwritableError) as error:
             if is_outage(error):
                 raise
             self._one_by_one(len(waiting), jobs)
@@ -131,6 +131,8 @@ class Writing:
             try:
                 if not job.done:
                     self._transact([], [job])
+            except SpoiltError as error:
+                job.end(error=error.__cause__)
             except psycopg.Error as error:
                 if is_outage(error):
                     raise
@@ -215,7 +217,7 @@ class Writing:
             except (psycopg.Error, TapPassConnectionError):
                 raise
             except Exception as error:
-                raise _UnwritableError from error
+                raise _UnwritableError from (error.__cause__ if isinstance(error, SpoiltError) else error)
 
     def _undo(
         self, connection: Connection, tx: PostgresTx | None, count: int, ended: Ended, error: BaseException
@@ -225,13 +227,10 @@ class Writing:
         fault = isinstance(error, Exception) and not is_outage(error)
         if self._committing and tx is not None and tx.last is not None and not fault:
             self._doubt = _Doubt(count, ended, tx.last)
-        try:
-            if not fault:
-                connection.close()
-            else:
-                connection.rollback()
-        except psycopg.Error:
+        if not fault or isinstance(error, psycopg.Error):
             connection.close()
+        else:
+            connection.rollback()
 
 
 def _attempt_jobs(tx: PostgresTx, jobs: list[Job], ended: Ended) -> None:
@@ -240,7 +239,7 @@ def _attempt_jobs(tx: PostgresTx, jobs: list[Job], ended: Ended) -> None:
             continue
         try:
             ended.append((job, tx.alone(job.fn), None))
-        except psycopg.Error:
+        except (psycopg.Error, SpoiltError):
             raise
         except Exception as error:
             ended.append((job, None, error))

@@ -17,6 +17,7 @@ _OWNED = {
 }
 # What is written once: not even a mistake in a query changes it. Erasing content is what `leaf` allows.
 _GRANTS = {
+    "log": "SELECT, INSERT, UPDATE",
     "leaf": "SELECT, INSERT, UPDATE (salt, body)",
     "checkpoint": "SELECT, INSERT",
     "approval_vote": "SELECT, INSERT",

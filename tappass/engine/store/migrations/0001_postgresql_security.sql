@@ -128,7 +128,7 @@ DO $$ BEGIN
         GRANT SELECT, INSERT, UPDATE, DELETE ON idempotency TO tappass_service;
         GRANT SELECT, INSERT, UPDATE, DELETE ON latch TO tappass_service;
         GRANT SELECT, INSERT, UPDATE (salt, body) ON leaf TO tappass_service;
-        GRANT SELECT, INSERT, UPDATE, DELETE ON log TO tappass_service;
+        GRANT SELECT, INSERT, UPDATE ON log TO tappass_service;
         GRANT SELECT, INSERT, UPDATE, DELETE ON organisation TO tappass_service;
         GRANT SELECT, INSERT, UPDATE, DELETE ON person TO tappass_service;
         GRANT SELECT, INSERT, UPDATE, DELETE ON pin TO tappass_service;
