@@ -23,6 +23,8 @@ def worded(text: str, what: str, *, longest: int = _LONGEST) -> str:
         words.encode()
     except UnicodeEncodeError:
         raise TapPassConfigError(f"{what} is not valid Unicode text") from None
+    if "\x00" in words:
+        raise TapPassConfigError(f"{what} holds a NUL character, which no database keeps as text")
     return words
 
 

@@ -55,7 +55,7 @@ class Desk:
 
     def item(self, approval_id: str) -> Item | None:
         """Return one approval, or None if there is none here."""
-        if not self.inbox.holds(approval_id):
+        if not approval_id.isprintable() or not self.inbox.holds(approval_id):
             return None
         held = self.voting.show(approval_id)
         action = held.action or {}
@@ -136,7 +136,8 @@ async def inbox(request: AnyRequest) -> Response[bytes]:
     visitor, asked, house = await visitor_of(request), request.query_params, house_of(request)
 
     def told(principal: Principal) -> dict[str, Any]:
-        return Desk(house, principal).pages(asked.get("after", ""), asked.get("before", ""))
+        after, before = (asked.get(name, "") for name in ("after", "before"))
+        return Desk(house, principal).pages(*(each if each.isprintable() else "" for each in (after, before)))
 
     shown = await hop(told, visitor.principal)
     return page("approvals.html", visitor=visitor, refreshing="refresh" in asked, **shown)

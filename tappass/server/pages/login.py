@@ -8,6 +8,7 @@ from litestar import Response, get, post
 
 from tappass.engine.credentials import Principal, digest_of
 from tappass.engine.hopping import hop
+from tappass.server import logs
 from tappass.server.auth import PAGE
 from tappass.server.house import House
 from tappass.server.limits import Attempts
@@ -57,6 +58,7 @@ async def log_in(request: AnyRequest) -> Response[bytes]:
         return _wrong(request, onward)
     if not found.may(*READERS):
         return page("login.html", status=403, visitor=None, next=onward, problem=_AGENTS)
+    logs.said("logged in", key_id=found.key_id, org_id=found.org_id, client=_client(request))
     answer = redirect(onward)
     answer.cookies.extend(cookies(request, await hop(_begin, (house, found, key))))
     return answer
@@ -69,7 +71,8 @@ def _begin(asked: tuple[House, Principal, str]) -> str:
 
 def _wrong(request: AnyRequest, onward: str) -> Response[bytes]:
     attempts: Attempts = request.app.state.attempts
-    wait = attempts.failed(request.client.host if request.client is not None else "")
+    wait = attempts.failed(_client(request))
+    logs.said("login refused", client=_client(request))
     if wait:
         problem = f"Too many keys that are not valid came from your address. Wait {wait} seconds."
         return page(
@@ -77,6 +80,10 @@ def _wrong(request: AnyRequest, onward: str) -> Response[bytes]:
         )
     problem = "That key is not valid: mistyped, expired or revoked."
     return page("login.html", status=401, visitor=None, next=onward, problem=problem)
+
+
+def _client(request: AnyRequest) -> str:
+    return request.client.host if request.client is not None else ""
 
 
 @post("/logout", opt={"scope": PAGE}, include_in_schema=False, request_max_body_size=_LONGEST_FORM)

@@ -79,7 +79,8 @@ async def session(request: AnyRequest, session_id: str) -> Response[bytes]:
 def _read(house: House, principal: Principal, session_id: str, after: int) -> tuple[Timeline, str] | None:
     """Return a session, and what its parent is called."""
     read: Reader = house.plane(principal.org_id, principal.project_id).engine.store.read
-    if read.row(_IS_OF, (session_id, principal.org_id, principal.project_id, principal.project_id)) is None:
+    whose = (principal.org_id, principal.project_id, principal.project_id)
+    if not session_id.isprintable() or read.row(_IS_OF, (session_id, *whose)) is None:
         return None
     told = timeline(read, session_id, org_id=principal.org_id, after=after, limit=_PART)
     if told is None:

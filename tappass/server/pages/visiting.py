@@ -55,7 +55,8 @@ async def visitor_of(request: AnyRequest) -> Visitor:
         NotLoggedIn: nobody: no visit, one that is over, or a key that is no longer good.
     """
     given = request.cookies.get(_SECURE) or request.cookies.get(_PLAIN) or ""
-    found = await hop(_find, (house_of(request), given)) if given else None
+    sound = given.isascii() and given.isprintable()
+    found = await hop(_find, (house_of(request), given)) if given and sound else None
     if found is None or not found.may(*READERS):
         raise NotLoggedIn("log in")
     return Visitor(principal=found, visit=given, csrf=csrf_of(given))

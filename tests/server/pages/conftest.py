@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -15,8 +16,8 @@ from playwright.sync_api import Browser
 from tappass import ApprovalRequired, tappass_session
 from tappass.engine.approver import Approver
 from tappass.engine.keys import Keys, MadeKey
-from tappass.engine.leaves import Leaves
-from tappass.engine.store.sqlite import SqliteStore
+from tappass.engine.leaves import ORG, Leaves
+from tappass.engine.store.opening import open_store
 from tappass.engine.trust import Agents
 from tappass.wire.ids import SYSTEM_CLOCK
 from tests.browser import Person, chromium, person
@@ -48,10 +49,10 @@ T = TypeVar("T")
 class Place:
     """One database with a server over it, and what people and agents do there."""
 
-    def __init__(self, served: Served) -> None:
+    def __init__(self, served: Served, database: str = "") -> None:
         self.served, self.url = served, served.url
-        self.database = f"sqlite:///{served.directory}/.tappass/tappass.db"
-        self.store = SqliteStore(served.directory / ".tappass/tappass.db")
+        self.database = database or f"sqlite:///{served.directory}/.tappass/tappass.db"
+        self.store = open_store(self.database).scoped(ORG)
         self.leaves = Leaves(SYSTEM_CLOCK)
         self.agents = Agents(self.store, self.leaves)
         self.keys = Keys(self.store, self.leaves)
@@ -102,16 +103,22 @@ def browser() -> Iterator[Browser]:
         yield found
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    directory = tmp_path_factory.mktemp("served")
+@contextmanager
+def placed(directory: Path, database: str = "") -> Iterator[Place]:
+    """Yield a server of a fresh directory, on a database of its own or another."""
     port = free_port()
     (directory / "policy.yaml").write_text(POLICY)
     (directory / "tappass.toml").write_text(f'[server]\nurl = "http://127.0.0.1:{port}"\n')
-    with serve(directory, port=port) as served:
-        made = Place(served)
+    with serve(directory, database=database or None, port=port) as served:
+        made = Place(served, database)
         yield made
         made.store.close()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with placed(tmp_path_factory.mktemp("served")) as made:
+        yield made
 
 
 @pytest.fixture
