@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,6 +11,7 @@ import anyio.to_thread
 from litestar import Litestar
 from litestar.datastructures import State
 from litestar.di import Provide
+from litestar.exceptions import LitestarDeprecationWarning
 
 from tappass.server import problems
 from tappass.server.auth import KINDS, authenticate, provide_house, provide_plane, provide_principal, scopes_of
@@ -33,8 +35,25 @@ def make_app(house: House, routes: Sequence[Any] | None = None) -> Litestar:
         RuntimeError: a route does not say who may call it.
     """
     settings = house.settings().server
-    app = Litestar(
-        [*HANDLERS, *metrics_route(settings.metrics), PAGES] if routes is None else list(routes),
+    with warnings.catch_warnings():
+        # The explicit words for parameters came with Litestar 2.23; these are understood by every 2.x.
+        warnings.simplefilter("ignore", LitestarDeprecationWarning)
+        app = _routed(house, [*HANDLERS, *metrics_route(settings.metrics), PAGES] if routes is None else list(routes))
+    _all_say_who_may_call(app)
+    complete(app)
+    limited = BodyLimits(
+        BrowsersSeePages(app.asgi_handler),
+        body_bytes=settings.body_bytes,
+        batch_bytes=settings.batch_bytes,
+        body_s=settings.body_timeout_s,
+    )
+    app.asgi_handler = RequestLog(limited)
+    return app
+
+
+def _routed(house: House, routes: list[Any]) -> Litestar:
+    return Litestar(
+        routes,
         dependencies={
             "house": Provide(provide_house, sync_to_thread=False),
             "principal": Provide(provide_principal, sync_to_thread=False),
@@ -49,16 +68,6 @@ def make_app(house: House, routes: Sequence[Any] | None = None) -> Litestar:
         # BodyLimits says how large a body may be, before anything is read of it.
         request_max_body_size=None,
     )
-    _all_say_who_may_call(app)
-    complete(app)
-    limited = BodyLimits(
-        BrowsersSeePages(app.asgi_handler),
-        body_bytes=settings.body_bytes,
-        batch_bytes=settings.batch_bytes,
-        body_s=settings.body_timeout_s,
-    )
-    app.asgi_handler = RequestLog(limited)
-    return app
 
 
 def _open(house: House) -> Callable[[Litestar], Any]:

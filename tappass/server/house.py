@@ -12,7 +12,8 @@ from tappass.engine.audit.keys import equality_key, log_key
 from tappass.engine.credentials import Credentials, Principal
 from tappass.engine.leaves import ORG, PROJECT
 from tappass.engine.settings import Settings
-from tappass.engine.store.port import Store
+from tappass.engine.store.opening import POSTGRESQL, kind_of
+from tappass.engine.store.port import KEY, Store
 from tappass.plane.connect import home_of
 from tappass.plane.embedded import EmbeddedPlane
 from tappass.wire.ids import SYSTEM_CLOCK, UUID_IDS, Clock, Ids
@@ -42,6 +43,7 @@ class House:
         self.log_key = log_key(state)
         self.credentials = Credentials(store, clock)
         self.started_at = time.monotonic()
+        self._checkpointed: set[str] = set()
         self._planes: dict[tuple[str, str], EmbeddedPlane] = {}
         self._lock = threading.Lock()
 
@@ -67,7 +69,7 @@ class House:
         return self._planes.get((org_id, project_id))
 
     def _open(self, org_id: str, project_id: str) -> EmbeddedPlane:
-        return EmbeddedPlane(
+        plane = EmbeddedPlane(
             self.store,
             self.home,
             url=self.url,
@@ -80,11 +82,19 @@ class House:
             project_id=project_id,
             shared=True,
         )
+        # On SQLite a store sees the logs of all organisations, on PostgreSQL its own alone.
+        seen = org_id if self.storage == POSTGRESQL else ""
+        if seen not in self._checkpointed:
+            self._checkpointed.add(seen)
+            audit = plane.pipelines.current().settings.audit
+            checkpointer = Checkpointer(plane.engine.store, self.log_key, witness=audit.witness or None)
+            checkpointer.attach(audit.checkpoint_every_s)
+        return plane
 
     @property
     def storage(self) -> str:
         """What the database is: `sqlite` or `postgresql`."""
-        return "sqlite" if self.url.startswith("sqlite:") else "postgresql"
+        return kind_of(self.url)
 
     def count_agents(self) -> int:
         """Return how many agents are active, in all organisations."""
@@ -113,10 +123,14 @@ class House:
         self.store.run(lambda tx: tx.control(ORG))
 
     def start(self) -> None:
-        """Begin what runs beside the requests: checkpoints of the log."""
-        audit = self.plane().pipelines.current().settings.audit
-        checkpointer = Checkpointer(self.store, self.log_key, witness=audit.witness or None)
-        checkpointer.attach(audit.checkpoint_every_s)
+        """Begin what runs beside the requests: checkpoints of the log, hearing of keys that were revoked."""
+        self.plane()
+        self.store.on_change(self._heard)
+
+    def _heard(self, _: str, topic: str) -> None:
+        # Where nobody says what changed, it may have been a key.
+        if topic in (KEY, ""):
+            self.credentials.forget()
 
     def stop(self) -> None:
         """Write out what waits, sign a checkpoint, let go of the database."""

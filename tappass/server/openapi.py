@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-from litestar import Litestar
+from litestar import Litestar, Router
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import (
@@ -37,10 +37,10 @@ def described() -> OpenAPIConfig:
         title="TapPass",
         version=VERSION,
         summary="Runtime governance for AI agents: the control plane",
-        path="/",
-        render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+        # A router of its own: the framework's would take every unknown address for one of its pages.
+        openapi_router=Router("/openapi.json", route_handlers=[], include_in_schema=False, opt={"scope": PUBLIC}),
+        render_plugins=[JsonRenderPlugin(path="/")],
         components=Components(
-            schemas={_PROBLEM: _problem()},
             security_schemes={
                 _KEY: SecurityScheme(type="http", scheme="bearer", description="`tp_…`, `tp_admin_…`, …")
             },
@@ -51,6 +51,8 @@ def described() -> OpenAPIConfig:
 def complete(app: Litestar) -> None:
     """Add to every operation who may call it and every answer that it shares with others."""
     paths = app.openapi_schema.paths or {}
+    if (components := app.openapi_schema.components) is not None:
+        components.schemas[_PROBLEM] = _problem()
     for route in app.routes:
         item: Any = paths.get(getattr(route, "path_format", ""))
         for each in getattr(route, "route_handlers", ()):

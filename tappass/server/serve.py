@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import multiprocessing.process
+import os
 import signal
 import socket
 import sys
+import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
@@ -17,9 +23,9 @@ from tappass.engine.approver import identity
 from tappass.engine.keys import Keys, MadeKey
 from tappass.engine.leaves import Leaves
 from tappass.engine.organisations import Organisations
-from tappass.engine.store.opening import open_store, without_password
+from tappass.engine.store.opening import SQLITE, open_store, without_password
 from tappass.errors import TapPassConfigError
-from tappass.server import logs
+from tappass.server import logs, metrics
 from tappass.server.app import make_app
 from tappass.server.connections import BoundedConnection
 from tappass.server.house import House
@@ -27,6 +33,7 @@ from tappass.wire.ids import SYSTEM_CLOCK
 
 # How long calls in flight may take to end once the server is told to stop.
 GRACE_S = 10
+_LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +54,8 @@ class Serving:
     def __call__(self) -> Any:
         """Make the app, in the process that serves it."""
         logs.configure()
+        if (parent := multiprocessing.parent_process()) is not None:
+            threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
         return make_app(self.house())
 
     def house(self) -> House:
@@ -56,11 +65,30 @@ class Serving:
             TapPassConnectionError: it cannot be opened.
             TapPassConfigError: its kind is unknown, or a newer tappass wrote it.
         """
-        return House(open_store(self.database), self.state, url=without_password(self.database))
+        house = self._house("normal")
+        if house.storage == SQLITE and house.settings().audit.synchronous == "full":
+            house.stop()
+            house = self._house("full")
+        return house
+
+    def _house(self, synchronous: str) -> House:
+        store = open_store(self.database, synchronous=synchronous)
+        return House(store, self.state, url=without_password(self.database))
 
 
-def prepare(serving: Serving) -> MadeKey | None:
-    """Write what a database needs before it is served first; return the admin key if it was made just now.
+class Announcement(msgspec.Struct, frozen=True, kw_only=True):
+    """What whoever starts a server is told: its address, the admin key if it was made just now, and what to mind."""
+
+    address: str
+    key: MadeKey | None
+    notes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"Announcement(address={self.address!r})"
+
+
+def prepare(serving: Serving, address: str) -> Announcement:
+    """Write what a database needs before it is served first.
 
     Raises:
         TapPassConnectionError: the database cannot be written.
@@ -69,45 +97,63 @@ def prepare(serving: Serving) -> MadeKey | None:
     house = serving.house()
     try:
         Organisations(house.store).settle_in()
-        house.plane().pipelines.current()
-        return Keys(house.store, Leaves(SYSTEM_CLOCK)).first(identity())
+        url = house.settings().server.url
+        notes = [*house.warnings()]
+        if url.rstrip("/") != address and serving.host in _LOCAL:
+            notes.append(
+                f"links in records begin with {url}; set `url` under [server] to where people reach this"
+            )
+        if serving.host not in _LOCAL:
+            notes.append("keys travel as they are written: put TLS in front of this address")
+        key = Keys(house.store, Leaves(SYSTEM_CLOCK)).first(identity())
+        return Announcement(address=address, key=key, notes=tuple(notes))
     finally:
         house.stop()
 
 
-def run(serving: Serving, announce: Callable[[str, MadeKey | None], None]) -> None:
+def run(serving: Serving, announce: Callable[[Announcement], None]) -> None:
     """Serve until told to stop.
 
     Args:
         serving: what, and where.
-        announce: called once with the address and the admin key, if one was made, as soon as the address is taken.
+        announce: called once, as soon as the address is taken and the database is there.
 
     Raises:
-        TapPassConfigError: the address is in use, or cannot be had.
+        TapPassConnectionError: the database cannot be reached.
+        TapPassConfigError: the address cannot be had, or the policy is wrong.
     """
     # The server hands signals on once it has stopped; by then this is all that is left to do.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
     listening = _listen(serving.host, serving.port)
-    made = prepare(serving)
-    announce(_address(listening), made)
+    announce(prepare(serving, _address(listening)))
     config = uvicorn.Config(
         serving,
         factory=True,
         workers=serving.workers,
+        loop="uvloop",
+        http=BoundedConnection,
+        ws="none",
+        lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        lifespan="on",
         timeout_graceful_shutdown=GRACE_S,
-        http=BoundedConnection,
-        ws="none",
     )
-    if serving.workers > 1:
-        Multiprocess(config, [listening]).run()
-    else:
+    if serving.workers == 1:
         uvicorn.Server(config).run([listening])
+        return
+    with tempfile.TemporaryDirectory(prefix="tappass-metrics-") as directory:
+        os.environ[metrics.DIRECTORY] = directory
+        logs.configure()
+        Multiprocess(config, [listening]).run()
+
+
+def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
+    """Stop this worker when whoever started it is gone: nobody else would."""
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -54,6 +54,25 @@ def prepare(path: str) -> None:
         raise cannot_record(path, error) from error
 
 
+def state_of(path: str) -> str:
+    """Return how a file stands to this version: `missing`, `current`, `older`, or `other`; changes nothing.
+
+    Raises:
+        TapPassConnectionError: the file cannot be opened.
+    """
+    if not os.path.exists(path):
+        return "missing"
+    try:
+        version, made = _version_of(path)
+    except sqlite3.Error as error:
+        raise cannot_record(path, error) from error
+    if version == "":
+        return "missing"
+    if version in REVISIONS and version != HEAD:
+        return "older"
+    return "current" if (version, made) == (HEAD, tables()) else "other"
+
+
 def create(connection: sqlite3.Connection, upto: str = HEAD) -> None:
     """Create every table on an open connection, all or none; as they were at an older revision if one is given."""
     script = "".join(revision_sql(revision, "sqlite") for revision in REVISIONS if revision <= upto)

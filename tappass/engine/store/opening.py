@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from tappass.engine.store.outage import cannot_record
@@ -47,13 +45,12 @@ def open_store(url: str, *, synchronous: str = "normal") -> Store:
             raise cannot_record(str(path), error) from error
         return SqliteStore(path, synchronous=synchronous)
     try:
-        postgres: Any = import_module("tappass.engine.store.postgres")
+        from tappass.engine.store.postgres import PostgresStore
     except ImportError as error:
         if (error.name or "").partition(".")[0] == "tappass":
             raise
         raise missing("postgres", "a PostgreSQL database") from error
-    store: Store = postgres.PostgresStore(url)
-    return store
+    return PostgresStore(url)
 
 
 def without_password(url: str) -> str:

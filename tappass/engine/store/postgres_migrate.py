@@ -54,6 +54,25 @@ def prepare(address: Address) -> None:
         raise cannot_start(address, error) from error
 
 
+def state_of(url: str) -> str:
+    """Return how a database stands to this version: `missing`, `current`, `older`, or `other`; changes nothing.
+
+    Raises:
+        TapPassConnectionError: the database cannot be reached.
+    """
+    address = Address(url)
+    try:
+        with address.connect(as_service=False) as connection:
+            version, made = _version_of(connection)
+    except psycopg.Error as error:
+        raise cannot_start(address, error) from error
+    if version == "":
+        return "missing"
+    if version in REVISIONS and version != HEAD:
+        return "older"
+    return "current" if (version, made) == (HEAD, tables()) else "other"
+
+
 def cannot_start(address: Address, error: BaseException) -> TapPassConnectionError:
     """Return the error for a database that does not answer at the start."""
     return cannot_record(address.shown, error)
