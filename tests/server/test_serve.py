@@ -22,6 +22,7 @@ from tests import postgres
 from tests.serving import Served, free_port, python_path, serve
 
 
+@pytest.mark.alone
 def test_a_server_is_ready_in_two_seconds_and_says_what_it_is(tmp_path: Path) -> None:
     with serve(tmp_path) as served:
         health = httpx.get(f"{served.url}/health").json()

@@ -63,7 +63,7 @@ def state_of(url: str) -> str:
     address = Address(url)
     try:
         with address.connect(as_service=False) as connection:
-            version, made = _version_of(connection)
+            version, made = version_of(connection)
     except psycopg.Error as error:
         raise cannot_start(address, error) from error
     if version == "":
