@@ -237,6 +237,7 @@ class Engine:
             read=judged.read,
         )
         written = tx.append(event, body)
+        judged.decided_at = written.at
         if (define := self._definition(request)) is not None:
             tx.execute(_DEFINED, (*define, written.at, written.seq))
 

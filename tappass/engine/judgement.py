@@ -34,6 +34,7 @@ class Judgement:
         held: policy asks for people, and nobody has agreed yet.
         would_be: the outcome that observe or break-glass relaxed.
         approval_id: the approval that it waits for, or that let it run.
+        decided_at: when it was put on record, as the log has it.
         read: detectors have read its arguments.
         spending: what it is going to spend, None where nothing is counted.
     """
@@ -44,6 +45,7 @@ class Judgement:
         "break_glass",
         "budgets",
         "controls",
+        "decided_at",
         "everywhere",
         "findings",
         "held",
@@ -81,6 +83,7 @@ class Judgement:
         self.would_be = ""
         self.break_glass: BreakGlass | None = None
         self.approval_id = ""
+        self.decided_at = ""
         self.read = True
         self.budgets: tuple[str, ...] = ()
         self.spending: Spending | None = None
@@ -146,6 +149,7 @@ class Judgement:
             findings=self.findings,
             would_be=self.would_be,
             break_glass=self.break_glass,
+            decided_at=self.decided_at,
         )
 
 

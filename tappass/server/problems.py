@@ -187,6 +187,16 @@ def on_bug(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]
     return on_problem(request, Problem(500, "the control plane failed; its log says how", code="internal"))
 
 
+def body_of(error: Exception) -> Any:
+    """Return the body for an error that comes once an answer has begun, when no status can tell of it."""
+    if isinstance(error, GovernanceDecision):
+        return refused(refusal_of(error), error.correlation, error.reason)
+    if isinstance(error, Problem):
+        return error.body()
+    logs.failed(error)
+    return Problem(503, "the control plane cannot keep its record now", code="plane_unavailable").body()
+
+
 EXCEPTIONS: dict[Any, Any] = {
     Problem: on_problem,
     GovernanceDecision: on_decision,

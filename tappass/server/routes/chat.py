@@ -1,0 +1,137 @@
+"""Chat completions and the models that serve them, in OpenAI's shapes: the gateway behind HTTP."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Response, get, post
+from litestar.params import Parameter
+
+from tappass.engine.credentials import AGENT, Principal
+from tappass.engine.turns import Turn
+from tappass.errors import TapPassConfigError, TapPassConnectionError, TapPassError
+from tappass.plane.embedded import EmbeddedPlane
+from tappass.server import openai_wire, problems
+from tappass.server.event_stream import EventStream
+from tappass.server.openai_wire import ChatBody, ChunkWriter, Model, Models
+from tappass.server.placing import placed, placed_by
+from tappass.server.problems import Problem
+from tappass.server.working import work
+from tappass.wire.chat import ChatChunk, ChatRequest
+from tappass.wire.ids import UUID_IDS
+from tappass.wire.service import CORRELATION, OPTIONS, RESUME, SESSION, TASK
+
+CorrelationHeader = Annotated[str, Parameter(header=CORRELATION, description="A token that places the call.")]
+SessionHeader = Annotated[str, Parameter(header=SESSION, max_length=200, description="The session it belongs to.")]
+TaskHeader = Annotated[str, Parameter(header=TASK, max_length=200, description="The caller's own id of the call.")]
+ResumeHeader = Annotated[str, Parameter(header=RESUME, max_length=400, description="Redeems an approval.")]
+OptionsHeader = Annotated[
+    str,
+    Parameter(header=OPTIONS, description="What is wanted as an error: `respect_breakglass`, `raise_on_redaction`."),
+]
+
+
+@post("/v1/chat/completions", status_code=200, opt={"scope": AGENT}, tags=["chat"])
+async def complete(
+    data: ChatBody,
+    body: bytes,
+    principal: Principal,
+    plane: EmbeddedPlane,
+    correlation: CorrelationHeader = "",
+    session: SessionHeader = "",
+    task: TaskHeader = "",
+    resume: ResumeHeader = "",
+    options: OptionsHeader = "",
+) -> Response[Any]:
+    """Take one governed chat turn, whole or streamed as server-sent events."""
+    place, named = (placed_by, correlation) if correlation else (placed, session)
+    request = openai_wire.request_of(
+        data,
+        msgspec.json.decode(body),
+        session_id=await work(place, plane.engine, principal, named),
+        task_id=task or UUID_IDS.new("tsk"),
+        options=frozenset(option.strip() for option in options.split(",")),
+        resume_token=resume,
+    )
+    turn = Asked(plane, request, wants_usage=data.wants_usage)
+    return await (turn.streamed() if data.stream else turn.whole())
+
+
+class Asked:
+    """One chat turn as HTTP asks for it."""
+
+    def __init__(self, plane: EmbeddedPlane, request: ChatRequest, *, wants_usage: bool) -> None:
+        self._plane, self._request = plane, request
+        self._wants_usage = wants_usage
+        self._began_ns = time.perf_counter_ns()
+        self._created = int(time.time())
+        self._turn: Turn | None = None
+
+    async def whole(self) -> Response[Any]:
+        """Return the answer in one piece."""
+        try:
+            answer = await self._plane.gateway.achat(self._request, self._note)
+        except TapPassError as error:
+            raise self._told(error) from error
+        return Response(openai_wire.completion_of(answer, self._governed(), self._created))
+
+    async def streamed(self) -> Response[Any]:
+        """Return the answer as events; what is refused before its first piece is an error like any other."""
+        chunks = self._plane.gateway.astream(self._request, self._note)
+        try:
+            first = await anext(chunks, None)
+        except TapPassError as error:
+            raise self._told(error) from error
+        return EventStream(self._events(chunks, first))
+
+    async def _events(
+        self, chunks: AsyncGenerator[ChatChunk, None], first: ChatChunk | None
+    ) -> AsyncGenerator[bytes, None]:
+        writer = ChunkWriter(wants_usage=self._wants_usage, created=self._created)
+        try:
+            async with aclosing(chunks):
+                if first is not None:
+                    yield writer.write(first, self._governed())
+                async for chunk in chunks:
+                    yield writer.write(chunk, self._governed())
+        except TapPassError as error:
+            # No `[DONE]` after it: what was sent is not the whole answer.
+            yield openai_wire.event(problems.body_of(self._told(error)))
+            return
+        yield writer.finish(self._governed())
+
+    def _note(self, turn: Turn) -> None:
+        self._turn = turn
+
+    def _governed(self) -> openai_wire.Governed:
+        assert self._turn is not None, "noted before it begins"
+        return openai_wire.governed(self._turn, self._began_ns)
+
+    def _told(self, error: TapPassError) -> Exception:
+        """Return an error as HTTP tells it: what an upstream did is not the plane's fault."""
+        if self._turn is None or not self._turn.ran:
+            return error
+        if isinstance(error, TapPassConnectionError):
+            return Problem(502, str(error), code="upstream")
+        if isinstance(error, TapPassConfigError):
+            return Problem(404, str(error), code="model_not_found", param="model")
+        return error
+
+
+@get("/v1/models", opt={"scope": AGENT}, tags=["chat"])
+async def list_models(plane: EmbeddedPlane) -> Models:
+    """List what the settings send to an upstream; a name with a `*` stands for every model that matches it."""
+    pipeline = await work(plane.pipelines.current)
+    upstreams = pipeline.settings.upstreams
+    return Models(data=tuple(Model(id=each.match, owned_by=_host(each.base_url)) for each in upstreams))
+
+
+def _host(base_url: str) -> str:
+    return base_url.partition("://")[2].partition("/")[0].rpartition("@")[2] or "local"
+
+
+ROUTES = [complete, list_models]

@@ -1,0 +1,119 @@
+"""Whatever is sent: no 5xx, no answer that `/openapi.json` does not tell of, bounded in time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from tests.server.governed import Governed, governed
+
+EXAMPLES = 25
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+DEEP = b"[" * 100_000 + b"]" * 100_000
+
+
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Governed]:
+    with governed(tmp_path_factory.mktemp("fuzzed")) as subject:
+        yield subject
+
+
+def described(plane: Governed) -> Any:
+    return httpx.get(f"{plane.served.url}/openapi.json").json()
+
+
+@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=lambda mode: mode.value)
+def test_every_answer_is_described_and_none_is_a_fault(plane: Governed, mode: GenerationMode) -> None:
+    schema = schemathesis.openapi.from_dict(described(plane))
+    schema.config.update(base_url=plane.served.url)
+    agent = plane.register()["api_key"]
+    failed: list[str] = []
+    for result in schema.get_all_operations():
+        operation = result.ok()
+        headers = {"authorization": f"Bearer {_key_for(plane, operation.path, agent)}"}
+
+        @settings(
+            max_examples=EXAMPLES,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            phases=[Phase.explicit, Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def examine(case: Any, headers: dict[str, str] = headers) -> None:
+            case.call_and_validate(checks=CHECKS, headers=headers, timeout=40)
+
+        try:
+            examine()
+        except Exception as error:
+            failed.append(f"{operation.method} {operation.path}: {error}")
+    assert not failed, "\n\n".join(failed)
+
+
+def _key_for(plane: Governed, path: str, agent: str) -> str:
+    return plane.served.admin_key if path.startswith(("/agents", "/v1/audit")) else agent
+
+
+HOSTILE = [
+    b"",
+    b"\xff\xfe\x00",
+    b'{"type": "\xc3\x28"}',
+    b'"\xed\xa0\x80"',
+    b'{"a": "\\ud800"}',
+    b"null",
+    b"[]",
+    b"{}",
+    b"7",
+    b'"text"',
+    b"[null]",
+    b"[{}]",
+    b"[[]]",
+    b"NaN",
+    b'{"type": 1e999}',
+    b'{"payload": {"tool": "x", "args": {"n": 123456789012345678901234567890}}, "type": "TOOL_CALL"}',
+    b'{"payload": {"tool": "x\\u0000", "args": {"\\u0000": "\\u0000"}}, "type": "TOOL_CALL"}',
+    b'{"payload": {"tool": "x", "args": {"s": "\\ud800"}}, "type": "TOOL_CALL"}',
+    b'{"payload": {"tool": "x", "args": {}}, "type": "TOOL_CALL", "session_id": "\\ud800"}',
+    b'{"payload": {"tool": "x", "args": {}}, "type": "TOOL_CALL", "behavior_id": "\\ud800\\u0000"}',
+    b'{"model": "m", "messages": [{"role": "user", "content": "\\ud800"}]}',
+    b'{"model": "m", "messages": [7]}',
+    b'{"model": "m", "messages": [], "n": 7, "stream": "yes"}',
+    b'{"id": "a\\nb", "metadata": {"x": 1e308}}',
+    DEEP,
+    b'{"payload":' + b'{"a":' * 50_000 + b"1" + b"}" * 50_000 + b',"type":"TOOL_CALL"}',
+]
+
+
+def test_hostile_bodies_are_refused_in_time(plane: Governed) -> None:
+    """Every route that takes a body takes these without a fault, within a second, and goes on serving."""
+    agent = plane.register()["api_key"]
+    failed = []
+    for path, item in described(plane)["paths"].items():
+        for method in item.keys() & {"post", "patch", "put", "delete"}:
+            url = plane.served.url + path.replace("{", "").replace("}", "")
+            headers = {
+                "authorization": f"Bearer {_key_for(plane, path, agent)}",
+                "content-type": "application/json",
+            }
+            for body in HOSTILE:
+                began = time.monotonic()
+                answer = httpx.request(method, url, content=body, headers=headers, timeout=10)
+                took_s = time.monotonic() - began
+                if answer.status_code >= 500 or str(answer.status_code) not in item[method]["responses"] or took_s > 2:
+                    failed.append((method, path, body[:60], answer.status_code, round(took_s, 2), answer.text[:200]))
+    assert not failed, failed
+    assert httpx.get(f"{plane.served.url}/health").status_code == 200
