@@ -105,9 +105,6 @@ def bounded(ending: Ending) -> Ending | None:
         return None
     if len(ending.findings) + len(ending.redacted) > _MOST_FINDINGS:
         return None
-    usage = ending.usage
-    if usage is not None:
-        usage = Usage(prompt_tokens=_within(usage.prompt_tokens), completion_tokens=_within(usage.completion_tokens))
     return msgspec.structs.replace(
         ending,
         duration_us=_within(ending.duration_us),
@@ -115,13 +112,18 @@ def bounded(ending: Ending) -> Ending | None:
         model=printable(ending.model),
         findings=tuple([msgspec.structs.replace(f, kind=printable(f.kind)) for f in ending.findings]),
         redacted=tuple([printable(kind) for kind in ending.redacted]),
-        usage=usage,
+        usage=ending.usage if _is_counted(ending.usage) else None,
     )
 
 
 def is_name(text: str) -> bool:
     """Tell whether a text that others sent may stand in a leaf: printable, and short."""
     return len(text) <= _LONGEST and text.isprintable()
+
+
+def _is_counted(usage: Usage | None) -> bool:
+    counts = () if usage is None else (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
+    return all(0 <= count <= _MOST for count in counts)
 
 
 def _within(number: int) -> int:
