@@ -13,7 +13,6 @@ import os
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,7 +26,7 @@ FORMAT = 1
 SIGNER = "tappass-backup"
 
 _MANIFEST, _SIGNATURE, _ROWS, _KEYS = "manifest.json", "manifest.sig", ".rows", "keys/"
-_PIECE_ROWS = 200
+_PIECE_ROWS, _PIECE_BYTES = 200, 1 << 20
 _MOST_MANIFEST, _MOST_PIECE, _MOST_KEY = 1 << 24, 1 << 30, 1 << 16
 
 Row = tuple[Any, ...]
@@ -104,9 +103,9 @@ class Writing:
 
     def table(self, name: str, columns: tuple[str, ...], rows: Iterable[Row]) -> Iterator[int]:
         """Write a table; yields how many rows are written so far."""
-        digest, count, size, source = hashlib.sha256(), 0, 0, iter(rows)
+        digest, count, size = hashlib.sha256(), 0, 0
         with self._zip.open(f"{name}{_ROWS}", "w", force_zip64=True) as member:
-            while piece := list(islice(source, _PIECE_ROWS)):
+            for piece in _pieces(rows):
                 body = _encode(piece)
                 framed = len(body).to_bytes(4, "big") + body
                 member.write(framed)
@@ -135,6 +134,19 @@ class Writing:
         with suppress(OSError, ValueError):
             self._zip.close()
         self._file.close()
+
+
+def _pieces(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Yield rows in pieces that are small in number and in memory."""
+    piece, size = [], 0
+    for row in rows:
+        piece.append(row)
+        size += sum([len(value) for value in row if isinstance(value, bytes | str)])
+        if len(piece) >= _PIECE_ROWS or size >= _PIECE_BYTES:
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece
 
 
 def _signed(body: bytes) -> bytes:
