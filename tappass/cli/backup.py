@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from tappass.cli.console import emit, progress, say, shown
+from tappass.cli.databases import Database
 from tappass.cli.options import Json
 from tappass.errors import TapPassConfigError
 from tappass.extras import missing
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from tappass.engine.backup.restoring import Target
     from tappass.engine.backup.taking import Snapshot
 
-Database: TypeAlias = Annotated[
-    str, typer.Option("--database", help="sqlite:///path or postgresql://…; else the one of this directory.")
-]
 State: TypeAlias = Annotated[
     Path | None, typer.Option("--state", help="Where the key files lie; else beside the database, or in .tappass here.")
 ]
@@ -43,6 +41,7 @@ class Where:
     def snapshot(self) -> AbstractContextManager[Snapshot]:
         """Return the database as it is now."""
         if self.path is None:
+            _needs_driver()
             from tappass.engine.backup.postgres import PostgresSnapshot
 
             return PostgresSnapshot(self.postgres)
@@ -53,6 +52,7 @@ class Where:
     def target(self) -> Target:
         """Return where a database can be put."""
         if self.path is None:
+            _needs_driver()
             from tappass.engine.backup.postgres import PostgresTarget
 
             return PostgresTarget(self.postgres)
@@ -144,6 +144,7 @@ def upgrade(database: Database = "", as_json: Json = False) -> None:
 
 def _upgraded(where: Where) -> tuple[str, str]:
     if where.path is None:
+        _needs_driver()
         from tappass.engine.backup.postgres import upgraded
 
         return upgraded(where.postgres)
@@ -168,3 +169,10 @@ def _needs_engine() -> None:
         import tappass.engine.store.sqlite  # noqa: F401
     except ImportError as error:
         raise missing("embedded", "this command") from error
+
+
+def _needs_driver() -> None:
+    try:
+        import psycopg  # noqa: F401 (its absence is told here)
+    except ImportError as error:
+        raise missing("postgres", "a PostgreSQL database") from error

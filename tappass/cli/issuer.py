@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from tappass.cli import people
 from tappass.cli.console import emit, say, shown
+from tappass.cli.databases import Database, Office, Organisation, office
 from tappass.cli.options import Json
 from tappass.cli.people import minute, table
-from tappass.cli.place import Place, here
+from tappass.extras import missing
 
 if TYPE_CHECKING:
     from tappass.engine.signing_keys import SigningKeys
 
 app = typer.Typer(invoke_without_command=True, help="The keys that sign correlation tokens: list, rotate, retire.")
 
+State: TypeAlias = Annotated[
+    Path | None, typer.Option("--state", help="Where issuer.key lies; else beside the database, or in .tappass here.")
+]
+
 
 @app.callback()
-def issuer(ctx: typer.Context, as_json: Json = False) -> None:
+def issuer(ctx: typer.Context, database: Database = "", organisation: Organisation = "", as_json: Json = False) -> None:
     """List the keys when no command is given."""
     if ctx.invoked_subcommand is None:
-        keys(as_json=as_json)
+        keys(database=database, organisation=organisation, as_json=as_json)
 
 
 @app.command("keys")
-def keys(as_json: Json = False) -> None:
+def keys(database: Database = "", organisation: Organisation = "", as_json: Json = False) -> None:
     """List the public keys, and until when those that sign no more are still good."""
-    with here() as place:
-        found = signing_keys(place).all()
+    with office(database, organisation) as place:
+        found = _keys(place, None).all()
     if as_json:
         emit(found)
         return
@@ -38,13 +43,12 @@ def keys(as_json: Json = False) -> None:
 
 
 @app.command("rotate")
-def rotate(as_json: Json = False) -> None:
-    """Sign with a new key; the old one stays good until its last token has expired. Needs the approver key."""
-    with here() as place:
-        by = people.approver(place).name
-        key_id = signing_keys(place).rotate(by)
-        for head in place.store.read.heads():
-            signing_keys(place, head.org_id).current(by)
+def rotate(
+    database: Database = "", organisation: Organisation = "", state: State = None, as_json: Json = False
+) -> None:
+    """Sign with a new key; the old one stays good until its last token has expired. Needs an admin or approver key."""
+    with office(database, organisation) as place:
+        key_id = _keys(place, state or _state(database)).rotate(place.who())
     if as_json:
         emit({"key_id": key_id})
         return
@@ -52,17 +56,29 @@ def rotate(as_json: Json = False) -> None:
 
 
 @app.command("retire")
-def retire(key_id: Annotated[str, typer.Argument(help="As `tappass issuer keys` shows it.")]) -> None:
-    """Refuse a stolen or lost key's tokens at once, those already issued too. Needs the approver key."""
-    with here() as place:
-        signing_keys(place).retire(key_id, people.approver(place).name)
+def retire(
+    key_id: Annotated[str, typer.Argument(help="As `tappass issuer keys` shows it.")],
+    database: Database = "",
+    organisation: Organisation = "",
+) -> None:
+    """Refuse a stolen or lost key's tokens at once, those already issued too. Needs an admin or approver key."""
+    with office(database, organisation) as place:
+        _keys(place, None).retire(key_id, place.who())
     say(f"{shown(key_id)} is good for nothing from now on; `tappass issuer rotate` makes another where it signed")
 
 
-def signing_keys(place: Place, org_id: str = "") -> SigningKeys:
-    """Return the keys of an organisation at a place."""
-    from tappass.engine.leaves import ORG, Leaves
-    from tappass.engine.signing_keys import SigningKeys
-    from tappass.wire.ids import SYSTEM_CLOCK
+def _keys(place: Office, state: Path | None) -> SigningKeys:
+    try:
+        from tappass.engine.signing_keys import SigningKeys
+    except ImportError as error:
+        raise missing("embedded", "this command") from error
+    return SigningKeys(place.store.scoped(place.leaves.org_id), place.leaves, state)
 
-    return SigningKeys(place.store, Leaves(SYSTEM_CLOCK, org_id or ORG), place.database.parent)
+
+def _state(database: str) -> Path:
+    """Return the directory of a database's key files."""
+    from tappass.plane.connect import database_of, url_here
+    from tappass.plane.followed import FOLDER
+
+    url = database or url_here()
+    return Path.cwd() / FOLDER if url.startswith("postgres") else database_of(url).parent

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from tests.cli.conftest import work
+from tests.postgres import fresh_database
 
 
 def test_what_ran_is_there_again_after_a_restore(recorded, tappass):
@@ -71,3 +72,23 @@ def test_upgrading_says_that_there_is_nothing_to_do(recorded, tappass):
 
 def test_upgrading_where_there_is_nothing_says_so(tappass):
     assert "there is no database" in tappass("upgrade").err
+
+
+def test_a_postgresql_database_is_backed_up_restored_and_its_issuer_rotated(recorded, tappass, tmp_path):
+    with fresh_database() as url:
+        assert tappass("backup", "a.tappass").code == 0
+        where = ("--database", url, "--state", tmp_path / "project" / ".tappass")
+        assert "empty" in tappass("upgrade", "--database", url).out
+        assert tappass("restore", "a.tappass", *where).code == 2
+        assert tappass("restore", "a.tappass", *where, "--force").code == 0
+        assert tappass("upgrade", "--database", url, "--json").json["before"]
+        rotated = tappass("issuer", "rotate", *where, "--json")
+        assert rotated.code == 0, rotated
+        again = tappass("backup", "b.tappass", *where, "--json")
+        assert again.json["manifest"]["storage"] == "postgresql"
+        assert tappass("restore", "b.tappass", "--force").code == 0
+        assert tappass("sessions", "show", recorded).code == 0
+        assert rotated.json["key_id"] in tappass("issuer").out
+        assert tappass("audit", "verify").code == 0
+        elsewhere = tappass("backup", "c.tappass", "--database", url, "--state", tmp_path)
+        assert (elsewhere.code, "there is no log.key" in elsewhere.err) == (2, True)
