@@ -12,7 +12,7 @@ from tappass.engine.store.reading import DEFAULT_ORG, Reader, SessionRow
 from tappass.wire.events import AuditEvent
 
 _PAGE = 1000
-_CHILDREN = "SELECT session_id, opened_seq FROM session WHERE parent = ? ORDER BY opened_seq, session_id"
+_CHILDREN = "SELECT session_id, opened_seq FROM session WHERE parent = ? AND org_id = ? ORDER BY opened_seq, session_id"
 _COUNTS = (
     "SELECT session_id, count(CASE WHEN type = 'call.decided' THEN 1 END),"
     " count(CASE WHEN type = 'call.ended' THEN 1 END), count(CASE WHEN type = 'call.decided' AND {} THEN 1 END)"
@@ -211,7 +211,11 @@ class _Telling:
     ) -> tuple[list[AuditEvent], list[tuple[str, int]], bool]:
         """Return the next calls and child sessions, and whether there are more beyond them."""
         calls = self._events(session_id, "call.decided", after=after, limit=None if limit is None else limit + 1)
-        inner = [(name, seq or 0) for name, seq in self._read.query(_CHILDREN, (session_id,)) if (seq or 0) > after]
+        inner = [
+            (name, seq or 0)
+            for name, seq in self._read.query(_CHILDREN, (session_id, self._org_id))
+            if (seq or 0) > after
+        ]
         if limit is None:
             return calls, inner, False
         places = sorted([*(call.seq for call in calls), *(seq for _, seq in inner)])

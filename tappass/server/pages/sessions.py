@@ -85,7 +85,8 @@ def _read(house: House, principal: Principal, session_id: str, after: int) -> tu
     told = timeline(read, session_id, org_id=principal.org_id, after=after, limit=_PART)
     if told is None:
         return None
-    parent = read.session(told.session.parent) if told.session.parent else None
+    above = told.session.parent
+    parent = read.session(above) if above and read.row(_IS_OF, (above, *whose)) is not None else None
     return told, (parent.name or parent.kind) if parent is not None else ""
 
 
