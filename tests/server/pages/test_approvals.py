@@ -27,16 +27,18 @@ HOSTILE = (
 class Waiting:
     """A payment that an agent waits for, on a thread of its own."""
 
-    def __init__(self, place: Place, function: Callable[..., Any], *arguments: Any) -> None:
+    def __init__(self, place: Place, function: Callable[..., Any], *arguments: Any, **session: Any) -> None:
         self.session_id, self.answer, self.error = "", None, None
         self._opened = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(place, function, arguments))
+        self._thread = threading.Thread(
+            target=self._run, args=(session or {"url": place.database, "agent": "bookkeeper"}, function, arguments)
+        )
         self._thread.start()
         assert self._opened.wait(15)
         self.approval_id = place.waiting(self.session_id)
 
-    def _run(self, place: Place, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-        with tappass_session(url=place.database, agent="bookkeeper", name="paying") as session:
+    def _run(self, where: dict[str, Any], function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        with tappass_session(name="paying", **where) as session:
             self.session_id = session.session_id
             self._opened.set()
             try:
@@ -87,6 +89,22 @@ def test_a_waiting_payment_is_approved_in_the_browser_and_runs(
     assert "matches\ninvoice 20331" in told
     assert "let it run" in told
     assert place.state(waiting.approval_id) == "redeemed"
+
+
+def test_a_payment_that_waits_at_the_server_is_approved_in_the_browser_and_runs(
+    place: Place, somebody: Somebody
+) -> None:
+    paid: list[tuple[str, float]] = []
+    place.agents.add(person_named("setup"), "remote-clerk")
+    key = place.key("agent", "remote-clerk")
+    waiting = Waiting(place, paying(paid), "Helios", 4_200.0, url=place.url, api_key=key)
+    ada = somebody()
+    ada.log_in(place.url, place.approver("ada"))
+    vote(ada, place, waiting.approval_id, "Approve", "as agreed")
+    assert waiting.end().answer == "paid 4200.0"
+    assert paid == [("Helios", 4_200.0)]
+    ada.page.goto(f"{place.url}/sessions/{waiting.session_id}")
+    assert "remote-clerk" in ada.text()
 
 
 def test_a_denied_payment_never_runs_and_the_reason_is_on_record(place: Place, somebody: Somebody) -> None:
