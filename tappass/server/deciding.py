@@ -6,7 +6,7 @@ import msgspec
 
 from tappass.engine.credentials import Principal
 from tappass.plane.embedded import EmbeddedPlane
-from tappass.server.placing import owned, placed
+from tappass.server.placing import owned, placed, placed_by
 from tappass.wire.decisions import ALLOW, NEEDS_APPROVAL, Decision, DecisionRequest
 from tappass.wire.endings import Ending, Settlement
 from tappass.wire.govern import GovernAnswer, GovernRequest, HeldCall, answer_of, question_of
@@ -14,10 +14,20 @@ from tappass.wire.ids import UUID_IDS
 from tappass.wire.refusals import ApprovalNeeded, PolicyBlock, TierDenied
 
 
-def answer(plane: EmbeddedPlane, principal: Principal, sent: GovernRequest) -> GovernAnswer:
+def answer(
+    plane: EmbeddedPlane, principal: Principal, sent: GovernRequest, token: str = "", address: str = ""
+) -> GovernAnswer:
     """Decide a call, durably, in the session where it belongs.
 
+    Args:
+        plane: of the caller's project.
+        principal: who calls.
+        sent: the question.
+        token: the correlation token that came with it, "" for none; it goes before a session that is named.
+        address: where the server was asked.
+
     Raises:
+        CorrelationRefused: the token does not hold.
         TapPassConfigError: the session is not this key's, or is closed.
         TapPassConnectionError: the answer cannot be recorded.
         msgspec.ValidationError: the payload has not the shape that its type asks for.
@@ -25,7 +35,7 @@ def answer(plane: EmbeddedPlane, principal: Principal, sent: GovernRequest) -> G
     engine = plane.engine
     # Before a session is opened for it: a question that cannot be asked leaves nothing behind.
     asked = question_of(sent, session_id="", task_id=sent.behavior_id or UUID_IDS.new("tsk"))
-    session_id = placed(engine, principal, sent.session_id)
+    session_id = placed_by(engine, principal, token, address) if token else placed(engine, principal, sent.session_id)
     asked = msgspec.structs.replace(asked, session_id=session_id)
     decision = engine.govern(asked, credential=principal.key_id)
     if decision.refusal is None and decision.outcome != ALLOW:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from litestar.params import Parameter
+
 from tappass.engine.credentials import Principal
 from tappass.engine.engine import Engine
 from tappass.engine.issuer import Presenter
 from tappass.engine.joining import join
 from tappass.engine.recalled import Open
 from tappass.server.problems import Problem
-from tappass.verify import CorrelationRefused
+from tappass.wire.service import CORRELATION
 from tappass.wire.sessions import Opening
+
+CorrelationHeader = Annotated[str, Parameter(header=CORRELATION, description="A token that places the call.")]
 
 
 def placed(engine: Engine, principal: Principal, named: str) -> str:
@@ -28,21 +34,27 @@ def placed(engine: Engine, principal: Principal, named: str) -> str:
     return named
 
 
-def placed_by(engine: Engine, principal: Principal, token: str) -> str:
+def placed_by(engine: Engine, principal: Principal, token: str, address: str) -> str:
     """Return the session that a correlation token places a request in: its key's own, or one beneath another's.
 
+    The receiver is this server, by the address it is set to have or was asked at, or the agent whose key was shown, by
+    its name or its uuid.
+
     Raises:
-        Problem: 403, the token does not hold.
+        CorrelationRefused: the token does not hold.
     """
-    presenter = Presenter(credential=principal.key_id, agent_uuid=principal.agent_uuid, agent=principal.name)
-    audience = engine.pipelines.current().settings.server.url.rstrip("/")
-    try:
-        claims = engine.issuer.verify(token, audience, presenter)
-        if claims.agent == principal.agent_uuid and engine.issuer.is_own(claims):
-            return claims.sid
-        return join(engine, token, audience, presenter).session_id
-    except CorrelationRefused as error:
-        raise Problem(403, str(error), code=f"correlation_{error.problem}") from None
+    presenter = presenter_of(principal)
+    servers = [each.rstrip("/") for each in (engine.pipelines.current().settings.server.url, address)]
+    audiences = (*servers, *(f"{each}/" for each in servers), principal.name, principal.agent_uuid)
+    claims = engine.issuer.verify(token, audiences, presenter)
+    if claims.agent == principal.agent_uuid and engine.issuer.is_own(claims):
+        return claims.sid
+    return join(engine, token, audiences, presenter).session_id
+
+
+def presenter_of(principal: Principal) -> Presenter:
+    """Return who presents a token."""
+    return Presenter(credential=principal.key_id, agent_uuid=principal.agent_uuid, agent=principal.name)
 
 
 def owned(engine: Engine, principal: Principal, session_id: str) -> Open:

@@ -100,9 +100,7 @@ def prepare(serving: Serving, address: str) -> Announcement:
         url = house.settings().server.url
         notes = [*house.warnings()]
         if url.rstrip("/") != address and serving.host in _LOCAL:
-            notes.append(
-                f"links in records begin with {url}; set `url` under [server] to where people reach this"
-            )
+            notes.append(f"links in records begin with {url}; set `url` under [server] to where people reach this")
         if serving.host not in _LOCAL:
             notes.append("keys travel as they are written: put TLS in front of this address")
         key = Keys(house.store, Leaves(SYSTEM_CLOCK)).first(identity())

@@ -11,9 +11,7 @@ import pytest
 
 from tappass.engine.audit.keys import log_key
 from tappass.engine.signing_keys import KeyPair, Seed
-from tappass.plane.embedded import EmbeddedPlane
 from tappass.verify import CorrelationRefused, Verifier
-from tappass.wire.sessions import Opening
 from tests.engine.test_issuer import parts, signed
 from tests.serving import serve
 
@@ -35,31 +33,18 @@ class Calling:
         return httpx.Client(base_url=self.served.url, headers=headers, timeout=30, trust_env=False)
 
     def opened(self):
-        """Open a session of the caller's, as another process on its database does."""
-        plane = EmbeddedPlane.at(self.directory / ".tappass" / "tappass.db")
-        try:
-            return plane.sync.open(Opening(name="order 7", agent="caller")).session_id
-        finally:
-            plane.shutdown()
+        """Open a session of the caller's."""
+        return self.caller.post("/sessions", json={"name": "order 7"}).raise_for_status().json()["session_id"]
 
     def stamped(self, session_id, audience="called"):
         answer = self.caller.post(f"/sessions/{session_id}/stamp", json={"audience": audience})
         return answer.raise_for_status().json()["token"]
 
-    def close(self, session_id):
-        plane = EmbeddedPlane.at(self.directory / ".tappass" / "tappass.db")
-        try:
-            plane.engine.sessions.reopen(session_id)
-            plane.sync.close(session_id, "completed")
-        finally:
-            plane.shutdown()
+    def close(self, client, session_id):
+        return client.patch(f"/sessions/{session_id}", json={"status": "completed"})
 
     def status(self, session_id):
-        plane = EmbeddedPlane.at(self.directory / ".tappass" / "tappass.db")
-        try:
-            return plane.engine.store.read.session(session_id).status
-        finally:
-            plane.shutdown()
+        return self.caller.get(f"/sessions/{session_id}").raise_for_status().json()["status"]
 
 
 @pytest.fixture(scope="module")
@@ -118,9 +103,48 @@ def test_each_replay_is_refused_with_its_own_words(calling):
         refused(join(calling.called, token, "elsewhere"), "audience"),
         refused(join(calling.third, token), "credential"),
     }
-    calling.close(session_id)
+    calling.close(calling.caller, session_id)
     said.add(refused(join(calling.called, token), "session"))
     assert len(said) == 3
+
+
+PATHS = {
+    "/v1/govern": {"type": "TOOL_CALL", "payload": {"tool": "look", "args": {}}},
+    "/v1/chat/completions": {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]},
+}
+
+
+def correlation_of(answer):
+    """Return where a call was placed, whatever came of it."""
+    body = answer.json()
+    return body["session_id"] if "session_id" in body else body["tappass"]["session_id"]
+
+
+def test_the_header_places_a_governed_call(calling):
+    session_id = calling.opened()
+    body = PATHS["/v1/govern"]
+    for audience in ("called", calling.served.url, f"{calling.served.url}/"):
+        header = {"tappass-correlation": calling.stamped(session_id, audience)}
+        answer = calling.called.post("/v1/govern", json=body, headers=header)
+        assert answer.status_code == 200, answer.text
+        placed = calling.called.get(f"/sessions/{correlation_of(answer)}").json()
+        assert (placed["parent"], placed["agent"]) == (session_id, "called")
+    own = {"tappass-correlation": calling.stamped(session_id, "caller")}
+    assert correlation_of(calling.caller.post("/v1/govern", json=body, headers=own)) == session_id
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_header_that_does_not_hold_is_refused_and_never_ignored(calling, path):
+    session_id = calling.opened()
+    header = {"tappass-correlation": calling.stamped(session_id, "somebody else")}
+    refused(calling.called.post(path, json=PATHS[path], headers=header), "audience")
+    header = {"tappass-correlation": calling.stamped(session_id, calling.served.url)}
+    assert calling.called.post(path, json=PATHS[path], headers=header).status_code != 403
+    refused(calling.third.post(path, json=PATHS[path], headers=header), "credential")
+    refused(calling.third.post(path, json=PATHS[path], headers={"tappass-correlation": "x"}), "malformed")
+    own = calling.third.post("/sessions", json={}).json()["session_id"]
+    named = {"tappass-correlation": "x", "X-TapPass-Session": own}
+    refused(calling.third.post(path, json=PATHS[path], headers=named), "malformed")
 
 
 def test_what_is_expired_foreign_or_forged_is_refused(calling):
@@ -145,8 +169,9 @@ def test_what_is_expired_foreign_or_forged_is_refused(calling):
 def test_joining_and_leaving_never_close_the_original(calling):
     session_id = calling.opened()
     joined = join(calling.called, calling.stamped(session_id)).json()["session_id"]
-    calling.close(joined)
-    assert calling.status(joined) == "completed"
+    assert calling.close(calling.called, joined).json()["status"] == "completed"
+    assert calling.status(session_id) == "open"
+    assert calling.close(calling.called, session_id).status_code == 404
     assert calling.status(session_id) == "open"
 
 

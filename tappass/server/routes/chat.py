@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Response, get, post
+from litestar import Request, Response, get, post
 from litestar.params import Parameter
 
 from tappass.engine.credentials import AGENT, Principal
@@ -18,14 +18,13 @@ from tappass.plane.embedded import EmbeddedPlane
 from tappass.server import openai_wire, problems
 from tappass.server.event_stream import EventStream
 from tappass.server.openai_wire import ChatBody, ChunkWriter, Model, Models
-from tappass.server.placing import placed, placed_by
+from tappass.server.placing import CorrelationHeader, placed, placed_by
 from tappass.server.problems import Problem
 from tappass.server.working import work
 from tappass.wire.chat import ChatChunk, ChatRequest
 from tappass.wire.ids import UUID_IDS
-from tappass.wire.service import CORRELATION, OPTIONS, RESUME, SESSION, TASK
+from tappass.wire.service import OPTIONS, RESUME, SESSION, TASK
 
-CorrelationHeader = Annotated[str, Parameter(header=CORRELATION, description="A token that places the call.")]
 SessionHeader = Annotated[str, Parameter(header=SESSION, max_length=200, description="The session it belongs to.")]
 TaskHeader = Annotated[str, Parameter(header=TASK, max_length=200, description="The caller's own id of the call.")]
 ResumeHeader = Annotated[str, Parameter(header=RESUME, max_length=400, description="Redeems an approval.")]
@@ -41,6 +40,7 @@ async def complete(
     body: bytes,
     principal: Principal,
     plane: EmbeddedPlane,
+    request: Request[Any, Any, Any],
     correlation: CorrelationHeader = "",
     session: SessionHeader = "",
     task: TaskHeader = "",
@@ -48,16 +48,20 @@ async def complete(
     options: OptionsHeader = "",
 ) -> Response[Any]:
     """Take one governed chat turn, whole or streamed as server-sent events."""
-    place, named = (placed_by, correlation) if correlation else (placed, session)
-    request = openai_wire.request_of(
+    engine, address = plane.engine, str(request.base_url)
+    if correlation:
+        session_id = await work(placed_by, engine, principal, correlation, address)
+    else:
+        session_id = await work(placed, engine, principal, session)
+    asked = openai_wire.request_of(
         data,
         msgspec.json.decode(body),
-        session_id=await work(place, plane.engine, principal, named),
+        session_id=session_id,
         task_id=task or UUID_IDS.new("tsk"),
         options=frozenset(option.strip() for option in options.split(",")),
         resume_token=resume,
     )
-    turn = Asked(plane, request, wants_usage=data.wants_usage)
+    turn = Asked(plane, asked, wants_usage=data.wants_usage)
     return await (turn.streamed() if data.stream else turn.whole())
 
 

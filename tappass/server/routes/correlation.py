@@ -6,10 +6,10 @@ from litestar import post
 
 from tappass.engine.credentials import AGENT, Principal
 from tappass.engine.hopping import hop_to_the_end
-from tappass.engine.issuer import Presenter
 from tappass.engine.joining import join as join_by
 from tappass.errors import TapPassConfigError
 from tappass.plane.embedded import EmbeddedPlane
+from tappass.server.placing import presenter_of
 from tappass.server.problems import Problem, responses
 from tappass.wire.service import Joining, Stamp, Stamping
 from tappass.wire.sessions import SessionRecord
@@ -46,13 +46,8 @@ async def stamp(session_id: str, data: Stamping, plane: EmbeddedPlane, principal
 async def join(data: Joining, plane: EmbeddedPlane, principal: Principal) -> SessionRecord:
     """Return a session of the key's own, beneath the caller's; closing it never closes the caller's."""
     return await hop_to_the_end(
-        lambda asked: join_by(plane.engine, asked.token, asked.audience, presenter(principal)), data
+        lambda asked: join_by(plane.engine, asked.token, asked.audience, presenter_of(principal)), data
     )
-
-
-def presenter(principal: Principal) -> Presenter:
-    """Return who presents a token."""
-    return Presenter(credential=principal.key_id, agent_uuid=principal.agent_uuid, agent=principal.name)
 
 
 ROUTES = [join, stamp]

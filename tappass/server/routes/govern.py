@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
-from litestar import post
+from litestar import Request, post
 
 from tappass.engine.credentials import AGENT, Principal
 from tappass.plane.embedded import EmbeddedPlane
 from tappass.server import deciding
+from tappass.server.placing import CorrelationHeader
 from tappass.server.working import work
 from tappass.wire.endings import Ending, Settlement
 from tappass.wire.govern import GovernAnswer, GovernRequest
 
 
 @post("/v1/govern", status_code=200, opt={"scope": AGENT}, tags=["govern"])
-async def decide(data: GovernRequest, principal: Principal, plane: EmbeddedPlane) -> GovernAnswer:
+async def decide(
+    data: GovernRequest,
+    principal: Principal,
+    plane: EmbeddedPlane,
+    request: Request[Any, Any, Any],
+    correlation: CorrelationHeader = "",
+) -> GovernAnswer:
     """Decide whether a call may run; the answer is on record before it is given."""
-    return await work(deciding.answer, plane, principal, data)
+    return await work(deciding.answer, plane, principal, data, correlation, str(request.base_url))
 
 
 @post("/v1/govern/{behavior_id:str}/ending", status_code=200, opt={"scope": AGENT}, tags=["govern"])
