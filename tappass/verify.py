@@ -10,7 +10,7 @@ import base64
 import binascii
 import threading
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -39,8 +39,10 @@ class CorrelationRefused(TapPassConfigError):
             `organisation`, `expired`, `life`, `credential` or `session`.
     """
 
+    said: ClassVar = "the correlation token was refused: "
+
     def __init__(self, problem: str = "", why: str = "") -> None:
-        super().__init__(f"the correlation token was refused: {why}")
+        super().__init__(f"{self.said}{why}")
         self.problem = problem
 
 

@@ -125,7 +125,8 @@ class EmbeddedPlane:
         folder = directory / FOLDER
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         key = log_key(folder)
-        plane = cls(PostgresStore(url), directory, url=url, log_key=key, equality_key=partial(equality_key, folder))
+        keys: dict[str, Any] = {"log_key": key, "equality_key": partial(equality_key, folder), "keys": folder}
+        plane = cls(PostgresStore(url), directory, url=url, **keys)
         audit = plane.pipelines.current().settings.audit
         Checkpointer(plane.engine.store, key, witness=audit.witness or None).attach(audit.checkpoint_every_s)
         return plane

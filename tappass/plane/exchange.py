@@ -9,7 +9,7 @@ import msgspec
 
 from tappass.enforcement.verdicts import printable
 from tappass.errors import TapPassConfigError, TapPassConnectionError, TapPassError
-from tappass.plane.refused import decision_in, detail_of
+from tappass.plane.refused import decision_in, detail_of, token_refusal_in
 from tappass.wire.codec import decode, encode
 from tappass.wire.correlation import Correlation
 from tappass.wire.decisions import ALLOW, Decision, DecisionRequest
@@ -138,6 +138,8 @@ def refused(reply: Reply, asking: Asking, name: str) -> TapPassError:
         return _redirected(reply, name)
     if (decision := decision_in(reply.body)) is not None:
         return decision
+    if (refusal := token_refusal_in(reply.body)) is not None:
+        return refusal
     if status == 401:
         return TapPassConfigError(
             f"{name} does not accept this key; {asking.consequence}; check that it was issued there, and that it was "

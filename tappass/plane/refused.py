@@ -16,6 +16,7 @@ from tappass.errors import (
     ToolIntegrityViolation,
     TrustTierDenied,
 )
+from tappass.verify import CorrelationRefused
 from tappass.wire.correlation import Correlation
 from tappass.wire.findings import Redaction
 
@@ -47,6 +48,16 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
     tool_name: str = ""
     violation: str = ""
 
+
+class _Told(msgspec.Struct):
+    code: str = ""
+
+
+class _Coded(msgspec.Struct):
+    error: _Told = _Told()
+
+
+_TOKEN = "correlation_"  # noqa: S105 - no secret: how error codes begin that are about a token
 
 _FIELDS: dict[str, tuple[type[GovernanceDecision], tuple[str, ...]]] = {
     "policy_block": (PolicyBlockError, ("blocked_by", "classification")),
@@ -84,6 +95,19 @@ def decision_in(body: bytes) -> GovernanceDecision | None:
     error = kind(message, reason=readable(said.reason), correlation=ids, **fields)
     error.ran = said.ran
     return error
+
+
+def token_refusal_in(body: bytes) -> CorrelationRefused | None:
+    """Return what an error body says of a correlation token, None if it is about something else."""
+    try:
+        code = msgspec.json.decode(body, type=_Coded).error.code
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if not code.startswith(_TOKEN):
+        return None
+    return CorrelationRefused(
+        readable(code.removeprefix(_TOKEN)), detail_of(body).removeprefix(CorrelationRefused.said)
+    )
 
 
 def detail_of(body: bytes) -> str:
