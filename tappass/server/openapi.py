@@ -78,8 +78,8 @@ def _complete(operation: Operation, scopes: tuple[str, ...], has_parameters: boo
     responses = operation.responses if operation.responses is not None else {}
     # The framework's word for what is answered by 422 here.
     responses.pop("400", None)
-    for status in statuses:
-        responses.setdefault(str(status), _answer(status))
+    for status in (*statuses, *(int(said) for said in responses if int(said) >= 400)):
+        responses[str(status)] = _answer(status)
     operation.responses = dict(sorted(responses.items()))
 
 

@@ -12,7 +12,7 @@ from tappass.engine.credentials import AGENT, Principal
 from tappass.plane.embedded import EmbeddedPlane
 from tappass.server import deciding
 from tappass.server.placing import owned
-from tappass.server.problems import Problem
+from tappass.server.problems import Problem, responses
 from tappass.server.working import work
 from tappass.wire.decisions import ALLOW
 from tappass.wire.endings import ABANDONED, Ending
@@ -63,7 +63,7 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
     context: GovernAnswer
 
 
-@post("/access/v1/evaluation", status_code=200, opt={"scope": AGENT}, tags=["govern"])
+@post("/access/v1/evaluation", status_code=200, opt={"scope": AGENT}, responses=responses(404), tags=["govern"])
 async def evaluate(
     data: Evaluation, principal: Principal, plane: EmbeddedPlane, request_id: RequestId = ""
 ) -> Response[Evaluated]:

@@ -14,7 +14,7 @@ from tappass.errors import TapPassConfigError
 from tappass.plane.embedded import EmbeddedPlane
 from tappass.server.house import House
 from tappass.server.placing import owned
-from tappass.server.problems import Problem
+from tappass.server.problems import Problem, responses
 from tappass.server.waking import LOOK_AGAIN_S, Bell
 from tappass.server.working import work
 from tappass.wire.service import ApprovalRow, Waiting
@@ -45,7 +45,12 @@ async def show_approval(approval_id: str, principal: Principal, plane: EmbeddedP
     return await work(own_row, plane, principal, approval_id)
 
 
-@get("/v1/me/approvals/{approval_id:str}/wait", opt={"scope": AGENT}, tags=["approvals"])
+@get(
+    "/v1/me/approvals/{approval_id:str}/wait",
+    opt={"scope": AGENT},
+    responses=responses(408),
+    tags=["approvals"],
+)
 async def wait_for_approval(
     approval_id: str,
     principal: Principal,
@@ -70,7 +75,7 @@ async def cancel_approval(approval_id: str, principal: Principal, plane: Embedde
     return await work(cancelled)
 
 
-@post("/v1/me/approvals/wait", status_code=200, opt={"scope": AGENT}, tags=["approvals"])
+@post("/v1/me/approvals/wait", status_code=200, opt={"scope": AGENT}, responses=responses(404, 408), tags=["approvals"])
 async def wait_by_token(
     data: Waiting, principal: Principal, plane: EmbeddedPlane, house: House, request: Request[Any, Any, Any]
 ) -> ApprovalRow:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, Response, get, post
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, Schema
 from litestar.params import Parameter
 
 from tappass.engine.credentials import AGENT, Principal
@@ -16,8 +19,8 @@ from tappass.engine.turns import Turn
 from tappass.errors import TapPassConfigError, TapPassConnectionError, TapPassError
 from tappass.plane.embedded import EmbeddedPlane
 from tappass.server import openai_wire, problems
-from tappass.server.event_stream import EventStream
-from tappass.server.openai_wire import ChatBody, ChunkWriter, Model, Models
+from tappass.server.event_stream import MEDIA_TYPE, EventStream
+from tappass.server.openai_wire import ChatBody, ChunkWriter, Completion, Model, Models
 from tappass.server.placing import CorrelationHeader, placed, placed_by
 from tappass.server.problems import Problem
 from tappass.server.working import work
@@ -34,7 +37,23 @@ OptionsHeader = Annotated[
 ]
 
 
-@post("/v1/chat/completions", status_code=200, opt={"scope": AGENT}, tags=["chat"])
+@dataclass
+class _Streamed(Operation):
+    """Says that an answer may also come as events."""
+
+    def __post_init__(self) -> None:
+        answer: Any = (self.responses or {})["200"]
+        answer.content[MEDIA_TYPE] = OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))
+
+
+@post(
+    "/v1/chat/completions",
+    status_code=200,
+    opt={"scope": AGENT},
+    responses={200: ResponseSpec(Completion, generate_examples=False), **problems.responses(404, 428, 502)},
+    operation_class=_Streamed,
+    tags=["chat"],
+)
 async def complete(
     data: ChatBody,
     body: bytes,

@@ -11,12 +11,13 @@ from tappass.engine.credentials import AGENT, Principal
 from tappass.plane.embedded import EmbeddedPlane
 from tappass.server import deciding
 from tappass.server.placing import CorrelationHeader
+from tappass.server.problems import responses
 from tappass.server.working import work
 from tappass.wire.endings import Ending, Settlement
 from tappass.wire.govern import GovernAnswer, GovernRequest
 
 
-@post("/v1/govern", status_code=200, opt={"scope": AGENT}, tags=["govern"])
+@post("/v1/govern", status_code=200, opt={"scope": AGENT}, responses=responses(404), tags=["govern"])
 async def decide(
     data: GovernRequest,
     principal: Principal,
@@ -25,7 +26,8 @@ async def decide(
     correlation: CorrelationHeader = "",
 ) -> GovernAnswer:
     """Decide whether a call may run; the answer is on record before it is given."""
-    return await work(deciding.answer, plane, principal, data, correlation, str(request.base_url))
+    address = str(request.base_url) if correlation else ""
+    return await work(deciding.answer, plane, principal, data, correlation, address)
 
 
 @post("/v1/govern/{behavior_id:str}/ending", status_code=200, opt={"scope": AGENT}, tags=["govern"])

@@ -8,6 +8,7 @@ from litestar import get, patch, post
 from tappass.engine.credentials import AGENT, Principal
 from tappass.plane.embedded import EmbeddedPlane
 from tappass.server.placing import owned
+from tappass.server.problems import responses
 from tappass.server.working import work
 from tappass.wire.service import Close, Resumption
 from tappass.wire.sessions import Opening, SessionRecord
@@ -56,7 +57,7 @@ async def close_session(session_id: str, data: Close, principal: Principal, plan
     return await work(closed)
 
 
-@post("/sessions/resume", status_code=200, opt={"scope": AGENT}, tags=["sessions"])
+@post("/sessions/resume", status_code=200, opt={"scope": AGENT}, responses=responses(404), tags=["sessions"])
 async def resume_session(data: Resumption, principal: Principal, plane: EmbeddedPlane) -> SessionView:
     """Open again the session whose call an approval holds."""
 
