@@ -49,11 +49,11 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
     violation: str = ""
 
 
-class _Told(msgspec.Struct):
+class _Told(msgspec.Struct, frozen=True):
     code: str = ""
 
 
-class _Coded(msgspec.Struct):
+class _Coded(msgspec.Struct, frozen=True):
     error: _Told = _Told()
 
 
