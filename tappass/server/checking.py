@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,7 +13,6 @@ from tappass.engine.detect.detectors import catalogue
 from tappass.engine.policy.files import find_files
 from tappass.engine.store.opening import SQLITE, kind_of, without_password
 from tappass.errors import TapPassConfigError, TapPassError
-from tappass.plane.connect import home_of
 
 if TYPE_CHECKING:
     from tappass.server.serve import Serving
@@ -50,18 +48,14 @@ def _looked(what: str, look: Callable[[Serving], Iterator[str]], serving: Servin
         yield Looked(what=what, ok=False, found=str(error))
 
 
-def _home(serving: Serving) -> Path:
-    return home_of(serving.state / "tappass.db")
-
-
 def _settings(serving: Serving) -> Iterator[str]:
-    sources = find_files(_home(serving))
+    sources = find_files(serving.home)
     settings = sources.load_settings()
     yield f"{'tappass.toml' if sources.settings else 'defaults'}, [server] url = {settings.server.url}"
 
 
 def _policy(serving: Serving) -> Iterator[str]:
-    sources = find_files(_home(serving))
+    sources = find_files(serving.home)
     policy = sources.load_policy(frozenset(catalogue()))
     yield policy.pipeline_uuid if sources.policies else "none: calls are allowed and recorded, secrets in them masked"
 

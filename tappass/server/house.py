@@ -31,14 +31,21 @@ class House:
 
     Attributes:
         credentials: whose keys are good, over all organisations.
-        home: where policy and settings lie.
+        home: where policy and settings lie; unless it is given, beside the state.
     """
 
     def __init__(
-        self, store: Store, state: Path, *, url: str, clock: Clock = SYSTEM_CLOCK, ids: Ids = UUID_IDS
+        self,
+        store: Store,
+        state: Path,
+        *,
+        url: str,
+        home: Path | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        ids: Ids = UUID_IDS,
     ) -> None:
         self.store, self.state, self.url = store, state, url
-        self.home = home_of(state / "tappass.db")
+        self.home = home or home_of(state / "tappass.db")
         self.clock, self.ids = clock, ids
         self.log_key = log_key(state)
         self.credentials = Credentials(store, clock)

@@ -23,8 +23,9 @@ from tappass.engine.approver import identity
 from tappass.engine.keys import Keys, MadeKey
 from tappass.engine.leaves import Leaves
 from tappass.engine.organisations import Organisations
-from tappass.engine.store.opening import SQLITE, open_store, without_password
+from tappass.engine.store.opening import SQLITE, kind_of, open_store, without_password
 from tappass.errors import TapPassConfigError
+from tappass.plane.connect import database_of, home_of
 from tappass.server import logs, metrics
 from tappass.server.app import make_app
 from tappass.server.connections import BoundedConnection
@@ -51,6 +52,11 @@ class Serving:
     port: int = 9620
     workers: int = 1
 
+    @property
+    def home(self) -> Path:
+        """Where policy and settings lie: where an SQLite database belongs, else where the server is started."""
+        return home_of(database_of(self.database)) if kind_of(self.database) == SQLITE else Path.cwd()
+
     def __call__(self) -> Any:
         """Make the app, in the process that serves it."""
         logs.configure()
@@ -73,7 +79,7 @@ class Serving:
 
     def _house(self, synchronous: str) -> House:
         store = open_store(self.database, synchronous=synchronous)
-        return House(store, self.state, url=without_password(self.database))
+        return House(store, self.state, url=without_password(self.database), home=self.home)
 
 
 class Announcement(msgspec.Struct, frozen=True, kw_only=True):

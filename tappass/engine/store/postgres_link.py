@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import psycopg
 from psycopg import conninfo
+from psycopg._preparing import PrepareManager
 from psycopg.pq import TransactionStatus
 
 from tappass.errors import TapPassConfigError, TapPassConnectionError
@@ -42,6 +43,18 @@ _OUTAGES = ("25006", "25P03", "25P04")
 _carried_over: list[Connection] = []
 
 
+class _Prepared(PrepareManager):
+    """What is prepared on one connection, kept through a rollback.
+
+    psycopg deallocates everything after a command that answers ROLLBACK, for a table may be gone; in a pipeline that
+    also hits statements prepared since, which it believes are there. These connections make and drop no tables, and
+    PostgreSQL keeps prepared statements through a rollback.
+    """
+
+    def _should_discard(self, *_: Any, **__: Any) -> bool:
+        return False
+
+
 class Address:
     """Where a database is.
 
@@ -69,6 +82,7 @@ class Address:
     def connect(self, *, as_service: bool = True) -> Connection:
         """Open a connection, for serving or, as whoever logs in, for changing tables."""
         connection = psycopg.connect(self._dsn, autocommit=True, prepare_threshold=0)
+        connection._prepared = _Prepared()
         connection.prepared_max = 500
         try:
             if as_service:
