@@ -18,7 +18,8 @@ class Leaves:
     Types: `session.opened`, `session.closed`, `call.decided`, `call.ended`, `policy.accepted`, `policy.changed`;
     `agent.registered`, `tier.changed`, `key.created`, `key.revoked`; `pin.approved`, `pin.pending`, `pin.revoked`,
     `pin.changed`; `break_glass.requested`, `.confirmed`, `.used`, `.ended`, `.expired`, `.reviewed`; `approval.*`;
-    `session.reopened`, `delivery.rejected`, `reported.*`.
+    `session.reopened`, `session.joined`, `signing_key.created`, `.rotated`, `.retired`, `log.restored`,
+    `delivery.rejected`, `reported.*`.
     """
 
     def __init__(self, clock: Clock, org_id: str = ORG, project_id: str = PROJECT) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
-from pathlib import Path
 
 import httpx
 import pytest
@@ -13,7 +14,7 @@ from tappass.engine.audit.keys import log_key
 from tappass.engine.signing_keys import KeyPair, Seed
 from tappass.verify import CorrelationRefused, Verifier
 from tests.engine.test_issuer import parts, signed
-from tests.serving import serve
+from tests.serving import python_path, serve
 
 
 class Calling:
@@ -31,6 +32,20 @@ class Calling:
     def client(self, key):
         headers = {"Authorization": f"Bearer {key}"}
         return httpx.Client(base_url=self.served.url, headers=headers, timeout=30, trust_env=False)
+
+    def command(self, *words, **environment):
+        """Run a command where the server runs; return what it printed."""
+        done = subprocess.run(
+            [sys.executable, "-m", "tappass", *words],
+            cwd=self.directory,
+            env={**os.environ, "PYTHONPATH": python_path(), **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def opened(self):
         """Open a session of the caller's."""
@@ -166,6 +181,20 @@ def test_what_is_expired_foreign_or_forged_is_refused(calling):
     refused(join(calling.third, "not a token"), "malformed")
 
 
+def test_another_organisations_key_opens_nothing_by_a_token(calling):
+    session_id = calling.opened()
+    token = calling.stamped(session_id)
+    done = calling.command("orgs", "add", "acme", "--json", TAPPASS_ADMIN_KEY=calling.served.admin_key)
+    with calling.client(json.loads(done)["key"]) as admin:
+        key = admin.post("/agents/register", json={"agent_id": "called"}).raise_for_status().json()["api_key"]
+    with calling.client(key) as stranger:
+        refused(join(stranger, token), "key")
+        header = {"tappass-correlation": token}
+        refused(stranger.post("/v1/govern", json=PATHS["/v1/govern"], headers=header), "key")
+        assert stranger.post(f"/sessions/{session_id}/stamp", json={"audience": "a"}).status_code == 404
+    assert join(calling.called, token).status_code == 200
+
+
 def test_joining_and_leaving_never_close_the_original(calling):
     session_id = calling.opened()
     joined = join(calling.called, calling.stamped(session_id)).json()["session_id"]
@@ -190,13 +219,7 @@ def test_offline_a_token_is_verified_by_what_the_server_publishes(calling):
 def test_a_key_rotated_under_a_running_server_signs_at_once(calling):
     session_id = calling.opened()
     before = calling.stamped(session_id)
-    home = {"HOME": str(Path.home()), "XDG_CONFIG_HOME": str(calling.directory / "config")}
-    for words in (("init", "--new-approver-key"), ("issuer", "rotate")):
-        done = subprocess.run(
-            [sys.executable, "-m", "tappass", *words], cwd=calling.directory, env=calling.served._env | home,
-            capture_output=True, text=True, check=False, timeout=60,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+    calling.command("issuer", "rotate", TAPPASS_ADMIN_KEY=calling.served.admin_key)
     after = calling.stamped(session_id)
     assert parts(after)[0]["kid"] != parts(before)[0]["kid"]
     assert join(calling.called, before).status_code == join(calling.called, after).status_code == 200
