@@ -20,6 +20,7 @@ from typing import Any, TypeVar, overload
 
 import decorator
 
+from tappass import forking
 from tappass.enforcement.drivers import ABegun, Begun, adrive, astreaming, drive, streaming
 from tappass.enforcement.flow import enforce, enforce_stream
 from tappass.enforcement.projection import Encoders
@@ -141,7 +142,8 @@ def _rebuilt(target: Any, again: Callable[[Any], Any]) -> Any:
     if isinstance(target, staticmethod | classmethod):
         return type(target)(again(target.__func__))
     if isinstance(target, types.MethodType):
-        from tappass.proxies import GovernedMethod
+        with forking.unforked:
+            from tappass.proxies import GovernedMethod
 
         function = again(target.__func__)
         return GovernedMethod(types.MethodType(function, target.__self__), getattr(function, MARK))
@@ -208,7 +210,8 @@ def _wrapper(spec: ToolSpec) -> Any:
     """Return the governed twin of one kind of callable, marked."""
     function = spec.function
     if not is_function(function):
-        from tappass.proxies import GovernedCallable
+        with forking.unforked:
+            from tappass.proxies import GovernedCallable
 
         return GovernedCallable(function, spec, _driven(spec, type(function).__call__))
     driven = _driven(spec, function)

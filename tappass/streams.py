@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tappass import forking
 from tappass.errors import GovernanceDecision
 from tappass.wire.chat import ChatChunk
 from tappass.wire.refusals import BreakGlass
@@ -43,7 +44,7 @@ class _Kept:
         self._sources: dict[int, Iterator[ChatChunk]] = {}
         self._numbers = itertools.count(1)
         self._dropped = _queue()
-        self._lock = threading.Lock()
+        self._lock = forking.Lock()
         self._closer: threading.Thread | None = None
         self._inherited: list[Any] = []
 
@@ -74,7 +75,7 @@ class _Kept:
     def after_fork(self) -> None:
         """Leave the parent's streams to the parent: never closed here, so never settled here."""
         self._inherited.append(self._sources)
-        self._sources, self._dropped, self._lock, self._closer = {}, _queue(), threading.Lock(), None
+        self._sources, self._dropped, self._closer = {}, _queue(), None
 
     def _close_dropped(self) -> None:
         while True:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
-import threading
 import typing
 import weakref
 from collections.abc import Callable
@@ -13,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from tappass import forking
 from tappass.enforcement.action import Call, project_arguments
 from tappass.enforcement.projection import Encoders
 from tappass.enforcement.signature import CallSignature
@@ -111,16 +110,7 @@ class ToolSpec:
 
 
 _names: dict[str, tuple[str, weakref.ref[Any]]] = {}
-_names_lock = threading.Lock()
-
-
-def _after_fork() -> None:
-    global _names_lock
-    _names_lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+_names_lock = forking.Lock()
 
 
 def claim(spec: ToolSpec) -> ToolSpec:

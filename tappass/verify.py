@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import threading
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
 import msgspec
 
+from tappass import forking
 from tappass.errors import TapPassConfigError, TapPassConnectionError
 from tappass.extras import missing
 from tappass.wire.ids import SYSTEM_CLOCK, Clock
@@ -200,7 +200,7 @@ class PublishedKeys:
     def __init__(self, url: str, *, clock: Clock = SYSTEM_CLOCK, fetch: Callable[[str], bytes] | None = None) -> None:
         self.url = url if url.count("/") > 2 and not url.endswith("/") else f"{url.rstrip('/')}/.well-known/jwks.json"
         self._clock, self._fetch = clock, fetch or fetched
-        self._lock = threading.Lock()
+        self._lock = forking.Lock()
         self._keys: dict[str, bytes] = {}
         self._tried = self._loaded = -_STALE_S * _SECOND
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import pickle
 import threading
 import time
@@ -22,6 +21,7 @@ from tappass.streams import AsyncChatStream
 from tappass.testing import MemoryPlane, memory_plane
 from tappass.wire.chat import ChatChunk, ChatResponse
 from tests.fake_model import FakeModel, Raw, text
+from tests.forks import in_child
 
 POLICY = """
 version: 1
@@ -305,12 +305,7 @@ def test_forked_child_leaves_the_parent_s_stream_alone(sync_agents: Subject) -> 
     sync_agents.model.add(text("one two three", " four", after={2: go_on}))
     stream = Agent().stream("Count")
     next(stream)
-    child = os.fork()
-    if child == 0:
-        stream.close()
-        del stream
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
+    in_child(stream.close)
     go_on.set()
     assert "".join(map(str, stream)).endswith("four")
     assert sync_agents.settled_as("completed")

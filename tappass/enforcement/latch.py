@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import os
-import threading
 from collections import OrderedDict
 
+from tappass import forking
 from tappass.errors import (
     ApprovalRequired,
     BreakGlassActive,
@@ -22,13 +22,16 @@ _CHANGEABLE = (ApprovalRequired, TrustTierDenied, ToolIntegrityViolation, BreakG
 
 # Per process: an HMAC so that a latch, if it leaks, does not let anybody guess arguments.
 _key = os.urandom(32)
+# One for all: it is held for a moment, and sessions are many.
+_lock = forking.Lock()
 
 
 def latch_key(action: bytes, pipeline_uuid: str) -> bytes:
     """Return what one action under one pipeline is remembered by."""
     import hmac  # only a refusal needs it
 
-    return hmac.digest(_key, pipeline_uuid.encode() + b"\0" + action, "sha256")
+    with forking.unforked:
+        return hmac.digest(_key, pipeline_uuid.encode() + b"\0" + action, "sha256")
 
 
 def refusal_of_budget(refusal: GovernanceDecision) -> bool:
@@ -43,7 +46,6 @@ class Latch:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._known: OrderedDict[bytes, GovernanceDecision] = OrderedDict()
         self.last: GovernanceDecision | None = None
         self._last_key = b""
@@ -59,13 +61,13 @@ class Latch:
 
     def passed(self, key: bytes) -> None:
         """Note that an action was let run: a refusal of it is no longer what a guard brings back."""
-        with self._lock:
+        with _lock:
             if key == self._last_key:
                 self.last, self._last_key = None, b""
 
     def keep(self, key: bytes, refusal: GovernanceDecision) -> None:
         """Remember a refusal; what may have changed is asked again: what people say, what is left of a budget."""
-        with self._lock:
+        with _lock:
             self.last, self._last_key = refusal, key
             if not isinstance(refusal, _CHANGEABLE) and not refusal_of_budget(refusal):
                 # Without its traceback, which would keep every frame and argument on the way alive.

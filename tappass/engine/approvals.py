@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any
 
 import msgspec
 
+from tappass import forking
 from tappass.enforcement.action import action_bytes
 from tappass.engine.judgement import Judgement, kept
 from tappass.engine.leaves import Leaves
@@ -95,17 +95,23 @@ class ApprovalGate:
 
     def __init__(self, leaves: Leaves, key: Callable[[], bytes], clock: Clock, ids: Ids) -> None:
         self._leaves = leaves
-        self._make_key = key
+        self._make_key, self._made = key, b""
         self._clock = clock
         self._ids = ids
 
-    @cached_property
+    @property
     def _key(self) -> bytes:
-        return self._make_key()
+        self._made = self._made or self._make_key()
+        return self._made
+
+    def _hmac(self, message: bytes) -> bytes:
+        key = self._key
+        with forking.unforked:
+            return hmac.digest(key, message, hashlib.sha256)
 
     def token(self, approval_id: str) -> str:
         """Return the token that resumes an approval's call; made again from the key, never stored."""
-        tag = hmac.digest(self._key, b"resume\0" + approval_id.encode(), hashlib.sha256)
+        tag = self._hmac(b"resume\0" + approval_id.encode())
         return f"{TOKEN_PREFIX}{approval_id}.{tag.hex()[:32]}"
 
     def approval_of(self, token: str) -> str | None:
@@ -254,7 +260,7 @@ class ApprovalGate:
     def _digest(self, action: Action) -> bytes:
         """Return what an action is compared by; its definition is compared apart, for a message of its own."""
         bare = msgspec.structs.replace(action, definition_digest="")
-        return hmac.digest(self._key, b"action\0" + action_bytes(bare), hashlib.sha256)
+        return self._hmac(b"action\0" + action_bytes(bare))
 
 
 def expire(tx: Tx, leaves: Leaves, row: ApprovalRow) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.lowlevel
 
+from tappass import forking
+
 if TYPE_CHECKING:
     import httpx
 
-_lock = threading.Lock()
+_lock = forking.Lock()
 _client: httpx.Client | None = None
 _inherited: list[Any] = []
 _loop_client: anyio.lowlevel.RunVar[tuple[int, httpx.AsyncClient, AsyncGenerator[httpx.AsyncClient, None]]]
@@ -27,9 +28,10 @@ def client() -> httpx.Client:
     global _client
     with _lock:
         if _client is None:
-            import httpx
+            with forking.unforked:
+                import httpx
 
-            _client = httpx.Client(follow_redirects=False, mounts=_no_proxy_on_loopback())
+                _client = httpx.Client(follow_redirects=False, mounts=_no_proxy_on_loopback())
         return _client
 
 
@@ -72,9 +74,11 @@ def close() -> None:
 
 
 async def _while_loop_runs() -> AsyncGenerator[httpx.AsyncClient, None]:
-    import httpx
+    with forking.unforked:
+        import httpx
 
-    async with httpx.AsyncClient(follow_redirects=False, mounts=_no_proxy_on_loopback()) as opened:
+        client = httpx.AsyncClient(follow_redirects=False, mounts=_no_proxy_on_loopback())
+    async with client as opened:
         yield opened
 
 
@@ -83,10 +87,10 @@ def _no_proxy_on_loopback() -> dict[str, None]:
 
 
 def _forget_in_child() -> None:
-    global _client, _lock
+    global _client
     # Kept, not dropped: closing would end the parent's TLS connections.
     _inherited.append(_client)
-    _client, _lock = None, threading.Lock()
+    _client = None
 
 
 atexit.register(close)

@@ -18,6 +18,7 @@ import sys
 import threading
 from pathlib import Path
 
+from tappass import forking
 from tappass.engine.upstream import Endpoint
 from tappass.errors import TapPassConfigError
 
@@ -35,7 +36,7 @@ class LocalModel:
     name = NAME
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = forking.Lock()
         self._server: subprocess.Popen[str] | None = None
         self._endpoint: Endpoint | None = None
         self._warned = False
@@ -61,7 +62,6 @@ class LocalModel:
 
     def forget(self) -> None:
         """Let go, in a forked child, of what belongs to the parent."""
-        self._lock = threading.Lock()
         if self._server is not None:
             for pipe in (self._server.stdin, self._server.stdout):
                 if pipe is not None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
+from tappass import forking
 from tappass.engine.detect.detectors import Detectors, catalogue
 from tappass.engine.leaves import ORG, PROJECT, Leaves
 from tappass.engine.policy.check import check
@@ -15,7 +15,6 @@ from tappass.engine.policy.files import PolicySources, find_files
 from tappass.engine.policy.policy import Policy
 from tappass.engine.policy.problems import failed
 from tappass.engine.settings import Settings
-from tappass.engine.store import forking
 from tappass.engine.store.port import POLICY, Store, Tx
 from tappass.errors import TapPassConfigError, TapPassError
 from tappass.wire.codec import decode
@@ -94,22 +93,11 @@ class Pipelines:
         self._directory = directory
         self._leaves = leaves
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = forking.Lock()
         self._current: Pipeline | None = None
         self._known: OrderedDict[str, Pipeline] = OrderedDict()
         self._told = ""
         self._fixed = fixed
-        forking.join(self)
-
-    def before_fork(self) -> None:
-        """Do nothing: the store, whose lock is taken inside this one's, comes to rest by itself."""
-
-    def after_fork_in_parent(self) -> None:
-        """Go on."""
-
-    def after_fork_in_child(self) -> None:
-        """Replace a lock that another thread may have held."""
-        self._lock = threading.Lock()
 
     def sources(self) -> PolicySources:
         """Read what lies on disk."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable
-from functools import cached_property
 
 import msgspec
 
+from tappass import forking
 from tappass.enforcement.action import action_bytes
 from tappass.engine.leaves import Leaves
 from tappass.engine.store.port import Tx
@@ -53,10 +53,12 @@ class Replays:
 
     def __init__(self, leaves: Leaves, key: Callable[[], bytes], clock: Clock) -> None:
         self._leaves, self._make_key, self._clock = leaves, key, clock
+        self._made = b""
 
-    @cached_property
+    @property
     def _key(self) -> bytes:
-        return self._make_key()
+        self._made = self._made or self._make_key()
+        return self._made
 
     def asked(self, request: DecisionRequest, credential: str) -> Asked:
         """Return what a question is recognised by.
@@ -66,7 +68,9 @@ class Replays:
         bare = (action_bytes(request.action), request.session_id, request.capabilities)
         told = canonical(bare)
         key = f"decide:{credential}:{_digest(request.task_id)}"
-        return Asked(key, hmac.digest(self._key, b"request\0" + told, hashlib.sha256))
+        secret = self._key
+        with forking.unforked:
+            return Asked(key, hmac.digest(secret, b"request\0" + told, hashlib.sha256))
 
     def recall(self, tx: Tx, asked: Asked) -> Decision | None:
         """Return the answer that a question got before, None if it is to be decided.

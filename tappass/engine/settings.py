@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from tappass import forking
 from tappass.engine.policy import globs
 from tappass.engine.policy.problems import Problem, choices, failed, meant
 from tappass.errors import TapPassConfigError
@@ -167,7 +168,8 @@ def read_settings(name: str, body: bytes) -> Settings:
         TapPassConfigError: it is not TOML, a key is unknown, or a value is of the wrong type or out of bounds; the
             key is named, and its line where it can be found.
     """
-    import tomllib
+    with forking.unforked:
+        import tomllib
 
     try:
         text = body.decode("utf-8-sig")

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from tappass import forking
 from tappass.engine import http_clients, upstream_errors
 from tappass.engine.openai_shapes import Chunk, Completion, request_body
 from tappass.engine.policy import globs
@@ -91,7 +92,8 @@ class Upstreams:
             TapPassConfigError: no upstream serves the model, or its key is not set.
             TapPassConnectionError: the upstream did not answer as it should.
         """
-        import httpx
+        with forking.unforked:
+            import httpx
 
         endpoint = self.endpoint(request.model)
         reader = BodyReader(endpoint, request.model)
@@ -105,7 +107,8 @@ class Upstreams:
 
     async def acomplete(self, request: ChatRequest) -> Completion:
         """Ask for a whole answer; raises as `complete` does."""
-        import httpx
+        with forking.unforked:
+            import httpx
 
         endpoint = await self._aendpoint(request.model)
         reader = BodyReader(endpoint, request.model)
@@ -121,7 +124,8 @@ class Upstreams:
 
     def stream(self, request: ChatRequest) -> Generator[Chunk, None, None]:
         """Ask for an answer in pieces; closing the generator ends the request. Raises as `complete` does."""
-        import httpx
+        with forking.unforked:
+            import httpx
 
         endpoint = self.endpoint(request.model)
         for ask_usage in self._attempts(endpoint):
@@ -144,7 +148,8 @@ class Upstreams:
 
     async def astream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """Ask for an answer in pieces; closing the generator ends the request. Raises as `complete` does."""
-        import httpx
+        with forking.unforked:
+            import httpx
 
         endpoint = await self._aendpoint(request.model)
         client = await http_clients.aclient()
@@ -238,7 +243,8 @@ def _key(variable: str, name: str) -> str:
 
 
 def _post(endpoint: Endpoint, body: bytes) -> dict[str, Any]:
-    import httpx
+    with forking.unforked:
+        import httpx
 
     headers = {"content-type": "application/json", "accept-encoding": "identity", "user-agent": "tappass"}
     if endpoint.key:

@@ -113,6 +113,10 @@ class Voting:
         self._leaves = leaves
         self._gate = gate
         self._clock = clock
+        self._renew()
+        store.in_child(self._renew)
+
+    def _renew(self) -> None:
         self._changed = threading.Condition()
         self._listening = False
         self.changes = 0

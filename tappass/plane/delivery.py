@@ -14,7 +14,7 @@ from queue import Empty, SimpleQueue
 
 import msgspec
 
-from tappass.engine.store import forking
+from tappass import forking
 from tappass.errors import TapPassError
 from tappass.plane.exchange import Asking, Reply, deliver
 from tappass.plane.outbox import Outbox
@@ -51,7 +51,7 @@ class Delivery:
 
     def _fresh(self) -> None:
         self._mail: SimpleQueue[bool] = SimpleQueue()
-        self._starting = threading.Lock()
+        self._starting = forking.Lock()
         self._thread: threading.Thread | None = None
         self._lock_file = -1
         self._idle = False

@@ -7,6 +7,7 @@ import sys
 from functools import lru_cache
 from typing import TypeAlias
 
+from tappass import forking
 from tappass.errors import TapPassConfigError
 
 FOLDER, FILE, SETTINGS = ".tappass", "tappass.db", "tappass.toml"
@@ -83,7 +84,8 @@ def _said(settings: str, state: _State) -> str:
 @lru_cache(maxsize=8)
 def _url_in(file: str, _state: _State) -> str:
     """Return the url in a settings file; read again only once it was written again."""
-    import tomllib
+    with forking.unforked:
+        import tomllib
 
     try:
         with open(file, "rb") as opened:
@@ -94,6 +96,11 @@ def _url_in(file: str, _state: _State) -> str:
 
 def _accepted(database: str) -> str | None:
     """Return the url of the settings accepted last in a database, None if none ever were."""
+    with forking.opening:
+        return _read_accepted(database)
+
+
+def _read_accepted(database: str) -> str | None:
     import sqlite3
 
     import msgspec

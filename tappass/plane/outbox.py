@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-import threading
 from collections import deque
 from collections.abc import Collection
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from tappass.engine.store import forking
+from tappass import forking
 from tappass.errors import TapPassConnectionError
 from tappass.wire.codec import encode
 from tappass.wire.service import Closing, Ended, Entry
@@ -49,13 +48,13 @@ class Outbox:
     def __init__(self, path: Path, *, limit: int = DEFAULT_LIMIT) -> None:
         self.path = path
         self.limit = limit
-        self._lock = threading.Lock()
+        self._lock = forking.Lock()
         self._connection: sqlite3.Connection | None = None
         self._later: SimpleQueue[Entry] = SimpleQueue()
         # What the disk refused: kept here until it takes it, and meanwhile no new call is let run.
         self._unwritten: deque[tuple[str, bytes]] = deque()
         self._size = 0
-        with self._lock:
+        with forking.opening, self._lock:
             try:
                 self._size = self._span(self._open())
             except (sqlite3.Error, OSError) as error:
@@ -210,16 +209,18 @@ class Outbox:
 
     def before_fork(self) -> None:
         """Close the connection, and keep others from opening it meanwhile."""
-        self._lock.acquire()
-        self._drop()
+        if self._lock.rest():
+            self._drop()
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
-        self._lock.release()
+        self._lock.go_on()
 
     def after_fork_in_child(self) -> None:
         """Go on with locks and queues of its own; what waits in memory is the parent's."""
-        self._lock = threading.Lock()
+        self._lock = forking.Lock()
+        forking.leak(self._connection)
+        self._connection = None
         self._later = SimpleQueue()
         self._unwritten = deque()
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import os
-import threading
 import urllib.request
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from urllib.parse import urlsplit
 import anyio.lowlevel
 import httpx
 
+from tappass import forking
 from tappass.plane.exchange import Reply
 from tappass.wire.version import VERSION
 
@@ -48,7 +48,7 @@ class Connections:
         self._read_s = read_s
         self._given = transport
         self._urls: dict[str, httpx.URL] = {}
-        self._lock = threading.Lock()
+        self._lock = forking.Lock()
         self._pool: tuple[int, httpx.BaseTransport] | None = None
         self._inherited: list[Any] = []
         self._loop_pool: anyio.lowlevel.RunVar[Any] = anyio.lowlevel.RunVar(f"tappass_plane_{next(_numbers)}")
@@ -158,10 +158,6 @@ class Connections:
             if proxy := proxies.get(parts.scheme) or proxies.get("all"):
                 options["proxy"] = httpx.Proxy(proxy)
         return options
-
-    def after_fork_in_child(self) -> None:
-        """Replace the lock, which another thread may have held."""
-        self._lock = threading.Lock()
 
 
 _AGENT = f"tappass/{VERSION}"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from tappass import forking
 from tappass.errors import TapPassError
 from tappass.session.session import COMPLETED, Options, Session
 from tappass.wire.sessions import Opening
@@ -21,7 +21,7 @@ class Registry:
     """What this process has open. Fork: correlation stays, locks are new; planes look after their connections."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = forking.Lock()
         self._planes: dict[str, Plane] = {}
         self._sessions: dict[str, Session] = {}
         self._implicit: dict[str, Session] = {}
@@ -29,7 +29,6 @@ class Registry:
         self._armed = False
 
     def _after_fork(self) -> None:
-        self._lock = threading.RLock()
         # Another process opened it and will close it: this one's own calls belong to one of its own.
         self._implicit.clear()
 
@@ -41,7 +40,8 @@ class Registry:
                 os.register_at_fork(after_in_child=self._after_fork)
                 self._armed = True
             if url not in self._planes:
-                self._planes[url] = make()
+                with forking.opening:
+                    self._planes[url] = make()
                 # Last come, first called: sessions are closed before a store, loaded by `make`, closes itself.
                 atexit.unregister(self.shutdown)
                 atexit.register(self.shutdown)

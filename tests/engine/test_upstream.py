@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from tappass.engine.upstream import Upstreams
 from tappass.errors import TapPassConfigError, TapPassConnectionError
 from tappass.wire.chat import ChatRequest, ToolCall, Usage
 from tests.fake_model import Answer, Call, FakeModel, Raw, error, events, text
+from tests.forks import in_child
 
 KEY = "sk-test-4f9a-never-shown"
 PROMPT = "the payload nobody may quote"
@@ -311,11 +311,12 @@ def test_one_client_serves_the_process(upstreams: Upstreams) -> None:
 def test_forked_child_asks_through_a_client_of_its_own(upstreams: Upstreams, model: FakeModel) -> None:
     upstreams.complete(request())
     before = http_clients.client()
-    child = os.fork()
-    if child == 0:
-        fresh = upstreams.complete(request()).content == "Hello." and http_clients.client() is not before
-        os._exit(0 if fresh else 1)
-    assert os.waitpid(child, 0)[1] == 0
+
+    def child() -> None:
+        assert upstreams.complete(request()).content == "Hello."
+        assert http_clients.client() is not before
+
+    in_child(child)
     assert upstreams.complete(request()).content == "Hello."
     assert http_clients.client() is before
 

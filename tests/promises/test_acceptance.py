@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ from tappass import PolicyBlockError, TapPassConfigError, tappass_session, tool
 from tappass.plane.connect import connect
 from tappass.session.registry import registry
 from tests.conftest import ROOT
+from tests.forks import start
 
 STRICT = "version: 1\nrules:\n  - {id: never, tool: never_run, effect: block}\n"
 LAX = "version: 1\nallow_observe: true\nrules: []\n"
@@ -193,18 +193,13 @@ def test_a_fork_while_another_thread_reads_the_policy_leaves_the_child_working(p
     reader = threading.Thread(target=lambda: tappass_session().open())
     reader.start()
     assert reading.wait(30)
-    if (pid := os.fork()) == 0:
-        code = 1
-        signal.alarm(20)  # a lock that stayed with the parent would hold it for ever
-        try:
-            with tappass_session():
-                try:
-                    never()
-                except PolicyBlockError:
-                    code = 0
-            registry.shutdown()
-        finally:
-            os._exit(code)
+
+    def child():
+        with tappass_session(), pytest.raises(PolicyBlockError):
+            never()
+        registry.shutdown()
+
+    wait = start(child)
     go_on.set()
-    reader.join()
-    assert os.waitpid(pid, 0)[1] == 0
+    reader.join(timeout=60)
+    wait()

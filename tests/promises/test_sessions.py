@@ -27,6 +27,7 @@ from tappass import (
 )
 from tappass.testing import MemoryPlane
 from tests.conftest import ROOT
+from tests.forks import in_child
 
 MASK = """
     version: 1
@@ -318,17 +319,14 @@ def test_the_implicit_session_is_opened_by_the_first_call_and_closed_at_exit(tmp
 def test_a_fork_opens_an_implicit_session_of_its_own(tmp_path):
     note = tool(name="note")(lambda: None)
     note()
-    if (pid := os.fork()) == 0:
-        code = 1
-        try:
-            note()
-            from tappass.session.registry import registry
 
-            registry.shutdown()
-            code = 0
-        finally:
-            os._exit(code)
-    assert os.waitpid(pid, 0)[1] == 0
+    def child():
+        note()
+        from tappass.session.registry import registry
+
+        registry.shutdown()
+
+    in_child(child)
     note()
     from tappass.plane.connect import connect
 

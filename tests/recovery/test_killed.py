@@ -17,6 +17,7 @@ import pytest
 from tappass import tappass_session, tool
 from tappass.engine.audit.report import Report
 from tappass.plane.connect import connect
+from tests.forks import in_child
 from tests.recovery.verifying import verify_plane
 
 KILLS = int(os.environ.get("TAPPASS_KILLS", "200"))
@@ -47,7 +48,7 @@ def test_whatever_ran_before_a_kill_has_a_decided_leaf_and_the_log_verifies(tmp_
             time.sleep(chance.random() * 0.02)
             process.send_signal(signal.SIGKILL)
         for process in processes:
-            assert process.wait() == -signal.SIGKILL
+            assert process.wait(timeout=60) == -signal.SIGKILL
             process.stdout.close()
     ran = (tmp_path / "ran.txt").read_text().split()
     log = events(tmp_path)
@@ -85,7 +86,7 @@ def test_eight_processes_write_one_contiguous_log_that_verifies(tmp_path):
     for process in processes:
         process.start()
     for process in processes:
-        process.join()
+        process.join(timeout=120)
         assert process.exitcode == 0
     log = events(tmp_path)
     assert [e.seq for e in log] == list(range(len(log)))
@@ -102,6 +103,10 @@ def test_a_child_forked_while_others_write_works_and_writes_no_leaf_twice(tmp_pa
     def busy(n: int) -> int:
         return n
 
+    def child() -> None:
+        busy(2)
+        connect().engine.store.flush()
+
     stop = threading.Event()
 
     def spin() -> None:
@@ -117,15 +122,7 @@ def test_a_child_forked_while_others_write_works_and_writes_no_leaf_twice(tmp_pa
             thread.start()
         try:
             for _ in range(20):
-                if (pid := os.fork()) == 0:
-                    code = 1
-                    try:
-                        busy(2)
-                        connect().engine.store.flush()
-                        code = 0
-                    finally:
-                        os._exit(code)
-                assert os.waitpid(pid, 0)[1] == 0
+                in_child(child)
         finally:
             stop.set()
             for thread in threads:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +10,7 @@ import anyio.to_thread
 import pytest
 
 from tappass import carry, current_session, tappass_session, tappass_session_async, tool
+from tests.forks import in_child
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -80,16 +80,13 @@ def test_a_forked_child_keeps_the_correlation_and_writes_to_the_same_log(tmp_pat
 
     with tappass_session(name="parent") as session:
         note(0)
-        if (pid := os.fork()) == 0:
-            code = 1
-            try:
-                assert current_session() is session
-                note(1)
-                session.plane.engine.store.flush()
-                code = 0
-            finally:
-                os._exit(code)
-        assert os.waitpid(pid, 0)[1] == 0
+
+        def child():
+            assert current_session() is session
+            note(1)
+            session.plane.engine.store.flush()
+
+        in_child(child)
         note(2)
     events = list(session.plane.engine.store.read.all_events())
     decided = [e for e in events if e.type == "call.decided"]

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tappass import forking
 from tappass.errors import TapPassConfigError, TapPassConnectionError
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ class LogKey:
         return PublicKey(name, self._private().public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
 
     def _private(self) -> Ed25519PrivateKey:
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+        with forking.unforked:
+            from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
         return Ed25519PrivateKey.from_private_bytes(self._seed)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -101,15 +101,15 @@ class Detectors:
         self._short = [d for d in self._own if d.max_length <= _SHORT]
         self._long = [d for d in self._own if d.max_length > _SHORT]
         self._tail = "|".join(d.tail for d in self._short)
-        self._match: Any = anchors(d.anchor for d in self._own).Match if self._own else lambda view: None
+        self._match: Callable[[bytes], Iterable[int]] = (
+            anchors(d.anchor for d in self._own) if self._own else lambda view: ()
+        )
 
     def find(self, text: str) -> list[Finding]:
         """Return the matches in a text, sorted by place; they may overlap."""
         view = fold(text)
         found = [
-            self._own[i].finding(span)
-            for i in self._match(view) or ()
-            for span in sorted(set(self._own[i].spans(view)))
+            self._own[i].finding(span) for i in self._match(view) for span in sorted(set(self._own[i].spans(view)))
         ]
         for detector in self._others:
             found += detector.find(text)

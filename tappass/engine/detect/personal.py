@@ -6,6 +6,7 @@ import ipaddress
 from functools import lru_cache
 from typing import Any
 
+from tappass import forking
 from tappass.engine.detect.detector import PII, PatternDetector, Span, follows_word, near, pattern, touches_digit
 
 _WORD = r"0-9A-Za-z\xaa\xb5\xba\xc0-\xd6\xd8-\xf6\xf8-\xff"
@@ -108,7 +109,8 @@ PAYMENT_CARD = PatternDetector(
 
 @lru_cache(maxsize=512)
 def _iban_length(country: str) -> int:
-    from stdnum import numdb
+    with forking.unforked:
+        from stdnum import numdb
 
     parts = [info for _, info in numdb.get("iban").info(country) if "bban" in info]
     return 4 + sum(int(size.split("!")[0]) for size in _sizes(parts[0]["bban"])) if parts else 0
@@ -134,7 +136,8 @@ def _iban(view: bytes, head: Any) -> Span | None:
 
 
 def _checked(written: bytes) -> bool:
-    from stdnum import iban
+    with forking.unforked:
+        from stdnum import iban
 
     return bool(iban.is_valid(written.decode(), check_country=False))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tappass import forking
 from tappass.engine.detect.detector import LOOKAHEAD, PII, PatternDetector, Span, near, pattern, touches_digit
 
 _WORDS = (
@@ -48,13 +49,15 @@ def _score(view: bytes, start: int, end: int, main: bytes, digits: int) -> int:
 
 
 def _valid(number: str, region: str | None) -> bool:
-    # Takes 60 ms to import, and most runs never see a candidate.
-    import phonenumbers
+    # It imports what it knows of a region when that is first asked for.
+    with forking.unforked:
+        # Takes 60 ms to import, and most runs never see a candidate.
+        import phonenumbers
 
-    try:
-        return phonenumbers.is_valid_number(phonenumbers.parse(number, region))
-    except phonenumbers.NumberParseException:
-        return False
+        try:
+            return phonenumbers.is_valid_number(phonenumbers.parse(number, region))
+        except phonenumbers.NumberParseException:
+            return False
 
 
 PHONE = PatternDetector(

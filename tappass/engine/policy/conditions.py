@@ -10,6 +10,7 @@ from typing import Any
 import re2  # type: ignore[import-untyped]
 from cel_expr_python import cel  # type: ignore[import-untyped]
 
+from tappass import forking
 from tappass.engine.policy.document import MEASURES, SCOPES
 from tappass.engine.policy.problems import choices, meant
 from tappass.engine.policy.syntax import Reads, reads
@@ -65,7 +66,8 @@ class Condition:
     def holds(self, activation: Any) -> bool | str:
         """Return True or False, or why it is neither, without any value it read."""
         try:
-            value = self._eval(activation).value()
+            with forking.unforked:
+                value = self._eval(activation).value()
         except Exception as error:
             return "it reads more items than it may" if "Iteration budget" in str(error) else "it cannot be evaluated"
         if value is True or value is False:
@@ -88,7 +90,9 @@ def _why(said: str) -> str:
 
 def activation(facts: Mapping[str, Any]) -> Any:
     """Return facts as conditions read them."""
-    return _environment().Activation(facts)
+    environment = _environment()
+    with forking.unforked:
+        return environment.Activation(facts)
 
 
 @lru_cache(maxsize=4096)
@@ -130,12 +134,14 @@ def _environment() -> Any:
 
 
 def _make(more: Mapping[str, Any]) -> Any:
-    return cel.NewEnv(config=cel.NewEnvConfigFromYaml(_EXTENSIONS), variables=FACTS | dict(more))
+    with forking.unforked:
+        return cel.NewEnv(config=cel.NewEnvConfigFromYaml(_EXTENSIONS), variables=FACTS | dict(more))
 
 
 def _compile(env: Any, text: str) -> Any:
     try:
-        return env.compile(text)
+        with forking.unforked:
+            return env.compile(text)
     except RuntimeError as error:
         places = [(int(line), int(column), _plain(said)) for line, column, said in _ERROR.findall(str(error))]
         raise ConditionProblem(places or [(1, 1, "it is not a CEL expression")]) from None
@@ -158,7 +164,8 @@ def _bad_patterns(text: str, read: Reads) -> Iterable[tuple[int, int, str]]:
     options.log_errors = False
     for pattern, offset in read.patterns:
         try:
-            re2.compile(pattern, options)
+            with forking.unforked:
+                re2.compile(pattern, options)
         except re2.error as error:
             yield (*place_of(text, offset), f"not a valid RE2 pattern: {_said(error)}")
 

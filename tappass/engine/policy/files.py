@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tappass import forking
 from tappass.engine.policy.policy import Policy
 from tappass.engine.policy.problems import Problem, failed
 from tappass.engine.settings import Settings, read_settings
@@ -76,8 +77,9 @@ class PolicySources:
         _refuse_unreadable(self.policies)
         if not self.policies:
             return Policy.built_in()
-        # Only where files are read: a policy that was accepted before needs no YAML.
-        from tappass.engine.policy.load import load
+        with forking.unforked:
+            # Only where files are read: a policy that was accepted before needs no YAML.
+            from tappass.engine.policy.load import load
 
         loaded = load([(file.name, file.body) for file in self.policies], known_kinds)
         return Policy(loaded.document, loaded.conditions)

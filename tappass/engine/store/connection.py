@@ -6,6 +6,7 @@ import os
 import sqlite3
 from pathlib import Path
 
+from tappass import forking
 from tappass.engine.store import migrate
 from tappass.engine.store.outage import cannot_record, moved
 from tappass.errors import TapPassConnectionError
@@ -71,12 +72,9 @@ class Link:
 
     def leak(self) -> None:
         """Forget a connection that a fork carried over, without closing it: that would act on the parent's locks."""
-        if self.path == MEMORY or self._connection is None:
-            return
-        import ctypes
-
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
-        self._connection = None
+        if self.path != MEMORY:
+            forking.leak(self._connection)
+            self._connection = None
 
     def sync(self) -> None:
         """Have everything committed so far survive power loss."""

@@ -10,7 +10,8 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from tappass.engine.store import forking, postgres_migrate
+from tappass import forking
+from tappass.engine.store import postgres_migrate
 from tappass.engine.store.erasing import erase
 from tappass.engine.store.flusher import Flusher
 from tappass.engine.store.listeners import Listeners

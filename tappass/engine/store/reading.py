@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
+from tappass import forking
 from tappass.engine.store.connection import Link
 from tappass.engine.store.dialect import SQLITE
 from tappass.engine.store.outage import cannot_read, is_outage
@@ -90,7 +90,7 @@ class Reader:
 
     def __init__(self, link: Link, instead: Callable[[str, tuple[object, ...]], Rows] | None) -> None:
         self._link, self._instead = link, instead
-        self._lock = threading.Lock()
+        self._lock = forking.Lock()
         self._connection: sqlite3.Connection | None = None
 
     def row(self, sql: str, params: Sequence[object] = ()) -> tuple[Any, ...] | None:
@@ -238,16 +238,18 @@ class Reader:
 
     def before_fork(self) -> None:
         """Close the connection and hold the lock."""
-        self._lock.acquire()
-        self._close()
+        if self._lock.rest():
+            self._close()
 
     def after_fork_in_parent(self) -> None:
         """Let those go on who wait for the lock: they wait for this one, not for a new one."""
-        self._lock.release()
+        self._lock.go_on()
 
     def after_fork_in_child(self) -> None:
         """Start afresh: who held or awaited the lock is not here."""
-        self._lock = threading.Lock()
+        self._lock = forking.Lock()
+        forking.leak(self._connection)
+        self._connection = None
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None

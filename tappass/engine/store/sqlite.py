@@ -6,13 +6,12 @@ import atexit
 import logging
 import os
 import sqlite3
-import threading
 import weakref
 from collections.abc import Callable, Iterable
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
-from tappass.engine.store import forking
+from tappass import forking
 from tappass.engine.store.connection import MEMORY, Link, closed
 from tappass.engine.store.erasing import erase
 from tappass.engine.store.flusher import Flusher
@@ -70,8 +69,11 @@ class SqliteStore:
         if synchronous not in ("normal", "full"):
             raise TapPassConfigError(f"synchronous must be 'normal' or 'full', not {synchronous!r}")
         self._clock, self._ids = clock, ids
-        self._link = Link(path, synchronous, busy_timeout_s)
-        self.path = self._link.path
+        with forking.opening:
+            self._open(Link(path, synchronous, busy_timeout_s))
+
+    def _open(self, link: Link) -> None:
+        self._link, self.path = link, link.path
         self._seen: dict[str, tuple[str, int]] = {}
         self._closing: list[Callable[[], object]] = []
         self._children: list[Callable[[], object]] = []
@@ -84,8 +86,7 @@ class SqliteStore:
         _open_stores.add(self)
 
     def _renew(self) -> None:
-        self._lock = threading.Lock()
-        self._owner = 0
+        self._lock = forking.Lock()
         self._queue: SimpleQueue[Write] = SimpleQueue()
         self._waiting: list[Write] = []
         self._doubt: tuple[int, tuple[int, bytes]] | None = None
@@ -101,14 +102,10 @@ class SqliteStore:
         """
         if self._pid != os.getpid():
             self.after_fork_in_child()
-        if self._owner == threading.get_ident():
+        if self._lock.mine:
             raise RuntimeError("SqliteStore.run() was called inside a transaction; use the Tx it passes")
         with self._lock:
-            self._owner = threading.get_ident()
-            try:
-                result = self._isolating(fn)
-            finally:
-                self._owner = 0
+            result = self._isolating(fn)
         if not self._listeners.committed.empty():
             self._listeners.tell_committed()
         return result
@@ -128,7 +125,7 @@ class SqliteStore:
         Raises:
             TapPassConnectionError: the database cannot be written; everything still waits.
         """
-        if self._owner == threading.get_ident():
+        if self._lock.mine:
             return
         # A run in another thread may hold what was queued: its lock is what tells that it is written.
         with self._lock:
@@ -296,31 +293,29 @@ class SqliteStore:
 
     def _on_writer(self, sql: str, params: tuple[object, ...]) -> list[tuple[object, ...]]:
         """Read where there is only one connection: in memory."""
-        if self._owner == threading.get_ident():
-            return self._link.ready().execute(sql, params).fetchall()
         with self._lock:
             return self._link.ready().execute(sql, params).fetchall()
 
     def before_fork(self) -> None:
         """Come to rest: nothing waits, no connection is open, the locks are held."""
-        self.read.before_fork()
-        if self._owner == threading.get_ident():
-            return
-        self._lock.acquire()
+        try:
+            self.read.before_fork()
+        finally:
+            if self._lock.rest():
+                self._come_to_rest()
+
+    def _come_to_rest(self) -> None:
         try:
             if not self._closed and (self._waiting or not self._queue.empty()):
-                self._owner = threading.get_ident()
                 self._isolating(_nothing)
         except TapPassConnectionError as error:
             _log.warning("%s; what waits stays with the parent of this fork", error)
         finally:
-            self._owner = 0
             self._link.drop()
 
     def after_fork_in_parent(self) -> None:
         """Go on; the connection is opened anew by the next use."""
-        if self._owner != threading.get_ident():
-            self._lock.release()
+        self._lock.go_on()
         self.read.after_fork_in_parent()
 
     def after_fork_in_child(self) -> None:

@@ -20,6 +20,8 @@ from tappass.engine.audit.keys import log_key
 from tappass.engine.audit.verify import verify
 from tappass.engine.store.sqlite import SqliteStore
 from tests.engine.store.events import decide, ending, task
+from tests.forks import in_child
+from tests.forks import start as started
 
 KILLS = int(os.environ.get("TAPPASS_KILLS", "30"))
 
@@ -72,7 +74,7 @@ def test_whatever_ran_has_a_decision_after_kills_at_random_moments(path, tmp_pat
             time.sleep(0.005)
         time.sleep(moments.random() * 0.05)
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.wait(timeout=60)
     ran = set(journal.read_text().splitlines())
     assert len(ran) > KILLS
     assert ran <= decided(path)
@@ -90,19 +92,6 @@ def test_eight_processes_on_one_database_write_one_contiguous_log(path, tmp_path
     assert set((tmp_path / "ran").read_text().split()) == decided(path)
 
 
-def in_child(action):
-    """Fork; return the child's exit status: 0 if the action returned."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            action()
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
 def test_a_fork_with_writes_waiting_writes_each_once(path):
     with SqliteStore(path) as store:
         for number in range(20):
@@ -114,7 +103,7 @@ def test_a_fork_with_writes_waiting_writes_each_once(path):
                 store.later(ending(f"child {number}"))
                 store.close()
 
-            assert in_child(child) == 0
+            in_child(child)
     with SqliteStore(path) as store:
         seen = Counter((each.type, each.task_id) for each in store.read.events(limit=1000))
     assert set(seen.values()) == {1}
@@ -134,10 +123,12 @@ def test_a_fork_while_another_thread_holds_the_lock_leaves_a_working_child(path,
         thread = threading.Thread(target=write)
         thread.start()
         try:
-            assert [in_child(lambda: decide(store, task())) for _ in range(20)] == [0] * 20
+            for _ in range(20):
+                in_child(lambda: decide(store, task()))
         finally:
             running = False
-            thread.join()
+            thread.join(timeout=60)
+        assert not thread.is_alive()
     report = verified(path, tmp_path)
     assert report.ok, report.lines()
 
@@ -155,7 +146,7 @@ def test_a_child_flushes_by_itself_without_a_call(path):
                 time.sleep(0.01)
             raise AssertionError
 
-        assert in_child(child) == 0
+        in_child(child)
 
 
 def test_a_child_that_outlives_its_parents_connection_loses_nothing(path):
@@ -163,17 +154,18 @@ def test_a_child_that_outlives_its_parents_connection_loses_nothing(path):
     ready, go = os.pipe(), os.pipe()
     store = SqliteStore(path)
     decide(store, "parent")
-    pid = os.fork()
-    if pid == 0:
+
+    def child():
         decide(store, "child 1")
         os.write(ready[1], b"x")
         os.read(go[0], 1)
         decide(store, "child 2")
-        os._exit(0)
+
+    wait = started(child)
     os.read(ready[0], 1)
     store.close()
     os.write(go[1], b"x")
-    assert os.waitpid(pid, 0)[1] == 0
+    wait()
     with SqliteStore(path) as again:
         assert [each.task_id for each in again.read.events()] == ["parent", "child 1", "child 2"]
 
