@@ -36,7 +36,7 @@ def make_app(house: House, routes: Sequence[Any] | None = None) -> Litestar:
     """
     settings = house.settings().server
     with warnings.catch_warnings():
-        # The explicit words for parameters came with Litestar 2.23; these are understood by every 2.x.
+        # Parameters and dependencies go by their names, which every 2.x takes: only 3.0 will ask for a word more.
         warnings.simplefilter("ignore", LitestarDeprecationWarning)
         app = _routed(house, [*HANDLERS, *metrics_route(settings.metrics), PAGES] if routes is None else list(routes))
     _all_say_who_may_call(app)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from litestar.params import Parameter
+from litestar.params import HeaderParameter
 
 from tappass.engine.credentials import Principal
 from tappass.engine.engine import Engine
@@ -15,7 +15,7 @@ from tappass.server.problems import Problem
 from tappass.wire.service import CORRELATION
 from tappass.wire.sessions import Opening
 
-CorrelationHeader = Annotated[str, Parameter(header=CORRELATION, description="A token that places the call.")]
+CorrelationHeader = Annotated[str, HeaderParameter(name=CORRELATION, description="A token that places the call.")]
 
 
 def placed(engine: Engine, principal: Principal, named: str) -> str:

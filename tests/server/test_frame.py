@@ -165,7 +165,7 @@ def test_every_route_refuses_what_is_no_json(shared: Desk) -> None:
     "body",
     [
         b"", b"{", b"nonsense", b"\xff\xfe", b'{"agent_id": "\xff"}', b'{"agent_id": "\\ud800"}', b"[" * 100_000,
-        b'{"a":' * 50_000, b"[" * 150 + b"]" * 150, b"null", b"[]", b"1e999", b'{"agent_id": 7}', b'"' * 1_000_000,
+        b'{"a":' * 50_000, b"[" * 150 + b"]" * 150, b"null", b"[]", b"1e999", b'"' * 1_000_000,
     ],
     ids=lambda body: repr(body[:20]),
 )  # fmt: skip

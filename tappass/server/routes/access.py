@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Response, post
-from litestar.params import Parameter
+from litestar.params import HeaderParameter
 
 from tappass.engine.credentials import AGENT, Principal
 from tappass.plane.embedded import EmbeddedPlane
@@ -21,7 +21,7 @@ from tappass.wire.govern import LLM_CALL, TOOL_CALL, GovernAnswer, GovernRequest
 TOOL, MODEL = "tool", "model"
 
 # AuthZEN 1.0, section 10.1.3: answered as it was sent.
-RequestId = Annotated[str, Parameter(header="X-Request-ID", pattern="^[A-Za-z0-9_.:-]{0,128}$")]
+RequestId = Annotated[str, HeaderParameter(name="X-Request-ID", pattern="^[A-Za-z0-9_.:-]{0,128}$")]
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):

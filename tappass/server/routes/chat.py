@@ -12,7 +12,7 @@ import msgspec
 from litestar import Request, Response, get, post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, Schema
-from litestar.params import Parameter
+from litestar.params import HeaderParameter
 
 from tappass.engine.credentials import AGENT, Principal
 from tappass.engine.turns import Turn
@@ -28,12 +28,12 @@ from tappass.wire.chat import ChatChunk, ChatRequest
 from tappass.wire.ids import UUID_IDS
 from tappass.wire.service import OPTIONS, RESUME, SESSION, TASK
 
-SessionHeader = Annotated[str, Parameter(header=SESSION, max_length=200, description="The session it belongs to.")]
-TaskHeader = Annotated[str, Parameter(header=TASK, max_length=200, description="The caller's own id of the call.")]
-ResumeHeader = Annotated[str, Parameter(header=RESUME, max_length=400, description="Redeems an approval.")]
+SessionHeader = Annotated[str, HeaderParameter(name=SESSION, max_length=200, description="The session it belongs to.")]
+TaskHeader = Annotated[str, HeaderParameter(name=TASK, max_length=200, description="The caller's own id of the call.")]
+ResumeHeader = Annotated[str, HeaderParameter(name=RESUME, max_length=400, description="Redeems an approval.")]
 OptionsHeader = Annotated[
     str,
-    Parameter(header=OPTIONS, description="What is wanted as an error: `respect_breakglass`, `raise_on_redaction`."),
+    HeaderParameter(name=OPTIONS, description="Wanted as errors: `respect_breakglass`, `raise_on_redaction`."),
 ]
 
 

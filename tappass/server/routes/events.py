@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from litestar import post
-from litestar.params import Parameter
+from litestar.params import HeaderParameter
 
 from tappass.engine.credentials import AGENT, Principal
 from tappass.plane.embedded import EmbeddedPlane
@@ -14,7 +14,9 @@ from tappass.wire.service import IDEMPOTENCY_KEY, Receipt, Report
 
 IdempotencyKey = Annotated[
     str,
-    Parameter(header=IDEMPOTENCY_KEY, max_length=200, description="Sending the same again under it changes nothing."),
+    HeaderParameter(
+        name=IDEMPOTENCY_KEY, max_length=200, description="The same again under it changes nothing."
+    ),
 ]
 
 
