@@ -33,9 +33,28 @@ from tappass import (
     tappass_session_async,
     tool,
 )
+from tappass.testing import memory_plane
 from tappass.wire.correlation import Correlation
 from tappass.wire.findings import Redaction
 from tests.fake_model import FakeModel, text
+from tests.living import remote_plane
+
+
+@pytest.fixture(params=["embedded", "remote"])
+def tappass_plane(request, tmp_path):
+    if request.param == "embedded":
+        with memory_plane() as made:
+            yield made
+        return
+    (tmp_path / "server").mkdir()
+    with remote_plane(tmp_path / "server") as remote:
+        yield remote
+
+
+@pytest.fixture
+def audit_events(tappass_plane):
+    return tappass_plane.events
+
 
 FIVE = ("session_id", "task_id", "agent_uuid", "pipeline_uuid", "audit_url")
 

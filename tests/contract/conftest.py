@@ -23,6 +23,7 @@ from tappass.plane.connect import connect
 from tappass.scopes import tappass_session
 from tappass.session.registry import registry
 from tappass.testing import memory_plane
+from tests.living import Remote, remote_plane
 from tests.postgres import fresh_database
 
 
@@ -90,16 +91,18 @@ def as_async(function: Callable[..., Any]) -> Any:
 
 
 class Subject:
-    """A plane under test, with what a test needs beside the public API."""
+    """A plane under test, with what a test needs beside the public API: the engine that answers, wherever it runs."""
 
     def __init__(self, plane: Any, put_policy: Callable[[str], Any], put_settings: Callable[[str], Any]) -> None:
         self.plane = plane
         self.policy = put_policy
         self.settings = put_settings
+        self.engine = plane.engine
+        self.agent = "robot"
 
     def events(self, **equal: Any) -> list[Any]:
-        self.plane.engine.store.flush()
-        events = self.plane.engine.store.read.all_events()
+        self.engine.store.flush()
+        events = self.engine.store.read.all_events()
         return [e for e in events if all(getattr(e, name) == value for name, value in equal.items())]
 
 
@@ -133,11 +136,30 @@ def _on_sqlite(tmp_path: Any) -> Iterator[Subject]:
     registry.shutdown()
 
 
-PLANES = {"embedded-memory": _in_memory, "embedded-sqlite": _on_sqlite, "embedded-postgresql": _on_postgresql}
+@contextmanager
+def _remote(tmp_path: Any, database: str = "") -> Iterator[Remote]:
+    (tmp_path / "server").mkdir()
+    with remote_plane(tmp_path / "server", database) as remote:
+        yield remote
+
+
+@contextmanager
+def _remote_on_postgresql(tmp_path: Any) -> Iterator[Remote]:
+    with fresh_database() as url, _remote(tmp_path, url) as remote:
+        yield remote
+
+
+PLANES = {
+    "embedded-memory": _in_memory,
+    "embedded-sqlite": _on_sqlite,
+    "embedded-postgresql": _on_postgresql,
+    "remote-sqlite": _remote,
+    "remote-postgresql": _remote_on_postgresql,
+}
 
 
 @pytest.fixture(params=PLANES)
-def plane(request: pytest.FixtureRequest, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Subject]:
+def plane(request: pytest.FixtureRequest, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TAPPASS_URL", raising=False)
     with PLANES[request.param](tmp_path) as subject:

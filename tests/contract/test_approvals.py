@@ -21,7 +21,7 @@ ASK = """
 
 def person(plane, name: str) -> Approver:
     """Return somebody who may approve, as their key would identify them."""
-    plane.plane.engine.store.run(
+    plane.engine.store.run(
         lambda tx: tx.execute(
             "INSERT INTO person (person_id, org_id, name, roles, created_at) VALUES (?, 'org_local', ?, 'approver', '')"
             " ON CONFLICT DO NOTHING",
@@ -32,7 +32,7 @@ def person(plane, name: str) -> Approver:
 
 
 def voting(plane):
-    return plane.plane.engine.voting
+    return plane.engine.voting
 
 
 def pay_on(face, ran):
@@ -188,13 +188,11 @@ def test_the_requester_cannot_approve(plane, face):
     plane.policy(ASK)
 
     async def scenario():
-        async with face.session(agent="robot"):
+        async with face.session(agent=plane.agent):
             pass
-        plane.plane.engine.store.run(
-            lambda tx: tx.execute("UPDATE agent SET registered_by = 'ann' WHERE name = 'robot'")
-        )
+        plane.engine.store.run(lambda tx: tx.execute("UPDATE agent SET registered_by = 'ann'"))
         with pytest.raises(ApprovalRequired):
-            async with face.session(agent="robot"):
+            async with face.session(agent=plane.agent):
                 await face.call(pay_on(face, []), 5000)
 
     face.run(scenario)
@@ -299,10 +297,16 @@ def test_a_wait_can_be_cancelled_and_the_approval_stays(plane, backend):
         return amount
 
     async def main():
-        with anyio.move_on_after(0.1) as scope:
+        async def cancel_once_held():
+            while not voting(plane).list():  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+            group.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(cancel_once_held)
             async with tappass_session_async(on_approval="wait"):
                 await pay(5000)
-        assert scope.cancelled_caught
+        assert group.cancel_scope.cancelled_caught
 
     anyio.run(main, backend=backend)
     assert [held.state for held in voting(plane).list()] == ["pending"]

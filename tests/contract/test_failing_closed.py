@@ -21,10 +21,9 @@ class Notarise(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
 @pytest.fixture
 def answers(plane, monkeypatch):
     """Return a function that puts something in the place of what the plane answers."""
+    real = plane.plane.sync.decide
 
     def put(change):
-        real = plane.plane.engine.decide
-
         async def adecide(request):
             return change(real(request))
 
@@ -138,9 +137,12 @@ def test_a_plane_that_cannot_be_reached_blocks_until_it_can(plane, face, answers
     def fail(_):
         raise TapPassConnectionError("the plane does not answer; nothing ran")
 
+    async def afail(_):
+        fail(_)
+
     with monkeypatch.context() as here:
         here.setattr(plane.plane.sync, "decide", fail)
-        here.setattr(plane.plane.engine, "decide", fail)
+        here.setattr(plane.plane.aio, "decide", afail)
         attempt(face, TapPassConnectionError)
 
     async def scenario():
@@ -202,7 +204,7 @@ def test_a_detector_that_fails_blocks_and_withholds(plane, face, monkeypatch):
     with monkeypatch.context() as here:
 
         async def scenario():
-            call = face.tool(lambda: ran.append(here.setattr(Detectors, "inspect", fail)), name="careful_too")
+            call = face.tool(lambda: [ran.append(here.setattr(Detectors, "inspect", fail))], name="careful_too")
             with pytest.raises(PolicyBlockError, match="ran, but a detector failed on its result"):
                 await face.call(call)
 
