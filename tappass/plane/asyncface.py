@@ -50,7 +50,7 @@ class AsyncFace:
             self._plane.closing(asked.id, "failed")
             self._plane.delivery.hurry()
             raise
-        return exchange.session_of(reply, asking, self._plane.name, asked.id)
+        return self._plane.opened(exchange.session_of(reply, asking, self._plane.name, asked.id))
 
     async def decide(self, request: DecisionRequest) -> Decision:
         """Answer whether a call may run; the answer is durable before it is returned."""
@@ -78,10 +78,10 @@ class AsyncFace:
 
     async def resume(self, token: str) -> SessionRecord:
         """Reopen the session whose call an approval holds, durably."""
-        if not await self._delivered(self._plane.outbox.last(), exchange.RESUME_S):
-            raise self._plane.stuck()
+        # In its order: the close of that very session may still be on its way.
+        await self._delivered(self._plane.outbox.last(), exchange.RESUME_S)
         asking = exchange.resume(token)
-        return exchange.session_of(await self._plane.aask(asking), asking, self._plane.name)
+        return self._plane.opened(exchange.session_of(await self._plane.aask(asking), asking, self._plane.name))
 
     async def _delivered(self, number: int, timeout_s: float) -> bool:
         delivery = self._plane.delivery

@@ -27,7 +27,7 @@ from tappass.wire.endings import Ending
 from tappass.wire.ids import SYSTEM_CLOCK, UUID_IDS, rfc3339
 from tappass.wire.obligations import ScanResult
 from tappass.wire.service import Closing, Ended
-from tappass.wire.sessions import Opening
+from tappass.wire.sessions import Opening, SessionRecord
 
 STATUSES = ("completed", "failed", "suspended")
 
@@ -57,6 +57,7 @@ class RemotePlane:
         self.delivery = Delivery(self.outbox, self.ask, origin.name)
         self._met = False
         self._unasked: set[str] = set()
+        self._openings: dict[str, int] = {}
         self.sync = SyncFace(self)
         self.aio = AsyncFace(self)
         if self.outbox.first():
@@ -169,7 +170,14 @@ class RemotePlane:
         """Put a session's close behind the endings of its calls; return its number in the outbox."""
         if status not in STATUSES:
             raise TapPassConfigError(f"a session is closed as {', '.join(STATUSES)}, not as {status!r}")
-        return self.outbox.append(Closing(session_id=session_id, status=status))
+        # A close that arrives after the session was reopened is of the time before.
+        openings = self._openings.pop(session_id, 0)
+        return self.outbox.append(Closing(session_id=session_id, status=status, openings=openings))
+
+    def opened(self, record: SessionRecord) -> SessionRecord:
+        """Note an open session."""
+        self._openings[record.session_id] = record.openings
+        return record
 
     def abandon(self, ending: Ending) -> None:
         """Queue an ending from a finaliser: takes no lock, raises nothing."""
@@ -179,13 +187,6 @@ class RemotePlane:
     def scanner(self, scan: ScanResult, session_id: str) -> Scanner:
         """Return a reader for one streamed result; the detectors of this installation, else one that withholds it."""
         return scanner_for(scan)
-
-    def stuck(self) -> TapPassConnectionError:
-        """Return the error for a session that may not be reopened before its close has arrived."""
-        return TapPassConnectionError(
-            f"{self.outbox.left()} endings still wait in {self.outbox.path} for {self.name}, perhaps the close of this "
-            "very session; nothing was resumed; try again"
-        )
 
     def shutdown(self) -> None:
         """Deliver what can be delivered in a few seconds, say what is left, let go of connections."""

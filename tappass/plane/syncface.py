@@ -37,7 +37,7 @@ class SyncFace:
         """Open a session, durably."""
         asked = self._plane.opening(opening)
         asking = exchange.open_session(asked)
-        return exchange.session_of(self._plane.ask(asking), asking, self._plane.name, asked.id)
+        return self._plane.opened(exchange.session_of(self._plane.ask(asking), asking, self._plane.name, asked.id))
 
     def decide(self, request: DecisionRequest) -> Decision:
         """Answer whether a call may run; the answer is durable before it is returned."""
@@ -65,10 +65,10 @@ class SyncFace:
 
     def resume(self, token: str) -> SessionRecord:
         """Reopen the session whose call an approval holds, durably."""
-        if not self._plane.delivery.wait_for(self._plane.outbox.last(), exchange.RESUME_S):
-            raise self._plane.stuck()
+        # In its order: the close of that very session may still be on its way.
+        self._plane.delivery.wait_for(self._plane.outbox.last(), exchange.RESUME_S)
         asking = exchange.resume(token)
-        return exchange.session_of(self._plane.ask(asking), asking, self._plane.name)
+        return self._plane.opened(exchange.session_of(self._plane.ask(asking), asking, self._plane.name))
 
     def stamp(self, session_id: str, audience: str, task_id: str = "") -> Stamp:
         """Return a token that places one receiver's calls in that session; it authenticates nobody."""

@@ -6,7 +6,8 @@ half the time.
 
 from __future__ import annotations
 
-import importlib.util
+import contextlib
+import importlib
 import itertools
 import os
 import urllib.request
@@ -137,13 +138,11 @@ class Connections:
         return opened
 
     async def _while_loop_runs(self) -> AsyncGenerator[httpx.AsyncBaseTransport, None]:
-        transport: httpx.AsyncBaseTransport
-        if _on_asyncio() and importlib.util.find_spec("httpx_aiohttp") is not None:
-            from httpx_aiohttp import AiohttpTransport
-
-            transport = AiohttpTransport(limits=_LIMITS, **self._options())
-        else:
-            transport = httpx.AsyncHTTPTransport(limits=_LIMITS, **self._options())
+        fast: Any = None
+        if _on_asyncio():
+            with contextlib.suppress(ImportError):  # the extra `speed`
+                fast = importlib.import_module("httpx_aiohttp").AiohttpTransport
+        transport: httpx.AsyncBaseTransport = (fast or httpx.AsyncHTTPTransport)(limits=_LIMITS, **self._options())
         try:
             yield transport
         finally:

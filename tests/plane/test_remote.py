@@ -522,16 +522,16 @@ def test_closing_goes_on_while_the_server_is_away(server):
     assert remote().outbox.left() == 2
 
 
-def test_resuming_waits_for_the_close_of_the_very_session(server, monkeypatch):
-    from tappass.plane import exchange
-
-    monkeypatch.setattr(exchange, "RESUME_S", 0.2)
-    server.answers["/v1/endings"] = AWAY
-    with tappass_session():
+def test_a_session_is_resumed_after_its_own_close_has_arrived(server):
+    with tappass_session() as session:
         work()
-    with pytest.raises(TapPassConnectionError, match="nothing was resumed"), resume("tok"):
-        raise AssertionError("not entered")
-    assert server.to("/sessions/resume") == []
+    server.answers["/sessions/resume"] = lambda _: opened({"id": session.session_id}) | {"openings": 2}
+    with resume("tok"):
+        work()
+    paths = [request.url.path for request in server.seen]
+    assert paths.index("/v1/endings") < paths.index("/sessions/resume")
+    closes = [entry for entry in delivered(server, 4) if entry["kind"] == "close"]
+    assert [entry["openings"] for entry in closes] == [1, 2], "a late close is of the time before"
 
 
 def test_what_the_server_will_never_take_holds_nothing_up(server):
