@@ -51,7 +51,9 @@ class Deliveries:
             TapPassConnectionError: it cannot be recorded; none of it was.
         """
         writes = [self._write_of(entry, agent_uuid) for entry in entries]
-        accepted = self._store.run(lambda tx: sum([write(tx) for write in writes]))
+        endings = [entry.ending for entry in entries if isinstance(entry, Ended)]
+        ahead = [ask for ending in endings for ask in self._endings.asks(ending)]
+        accepted = self._store.run(lambda tx: sum([write(tx) for write in writes]), ahead=ahead)
         self._sessions.put_away([entry.session_id for entry in entries if isinstance(entry, Closing)])
         return Receipt(accepted=accepted, duplicates=len(entries) - accepted)
 

@@ -9,6 +9,7 @@ from tappass.engine.budgets import Budgets
 from tappass.engine.judgement import DETECTOR_FAILED
 from tappass.engine.leaves import Leaves
 from tappass.engine.recalled import Open
+from tappass.engine.store.ahead import Ask
 from tappass.engine.store.port import Store, Tx
 from tappass.wire.decisions import DecisionRequest
 from tappass.wire.endings import Ending, Settlement
@@ -20,6 +21,7 @@ LOST = Settlement(
 )
 
 _BEGAN = "INSERT INTO running_call (org_id, session_id, task_id, decided_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+_RUNS = "SELECT task_id FROM running_call WHERE org_id = ? AND session_id = ? AND task_id = ?"
 _ENDED = "DELETE FROM running_call WHERE org_id = ? AND session_id = ? AND task_id = ?"
 
 
@@ -65,9 +67,9 @@ class Endings:
                 self._append(tx, opened, ending, event, body)
 
         if durable:
-            self._store.run(write)
+            self._store.run(write, ahead=self.asks(ending))
         else:
-            self._store.later(write)
+            self._store.later(write, ahead=self.asks(ending))
 
     def write(self, tx: Tx, opened: Open, ending: Ending, event: AuditEvent, body: bytes | None) -> bool:
         """Write within a transaction how a call ended; tell whether it was still running."""
@@ -81,7 +83,15 @@ class Endings:
         return mine and bool(self._running.pop(ending.task_id, ""))
 
     def _taken(self, tx: Tx, ending: Ending) -> bool:
-        return tx.execute(_ENDED, (self._leaves.org_id, ending.session_id, ending.task_id)).rowcount > 0
+        (runs, key), *_ = self.asks(ending)
+        if tx.execute(runs, key).fetchone() is None:
+            return False
+        tx.execute(_ENDED, key)
+        return True
+
+    def asks(self, ending: Ending) -> list[Ask]:
+        """Return what `write` is going to ask."""
+        return [(_RUNS, (self._leaves.org_id, ending.session_id, ending.task_id))]
 
     def _append(self, tx: Tx, opened: Open, ending: Ending, event: AuditEvent, body: bytes | None) -> None:
         took, untold = self._budgets.ended(tx, opened, ending)

@@ -179,7 +179,10 @@ class Engine:
                 self._replays.keep(tx, asked, final.decision())
             return final
 
-        done = self.store.run(write)
+        ahead = [self.sessions.ask(opened)] if self._shared or opened.recalled else []
+        if asked is not None:
+            ahead.append(self._replays.ask(asked))
+        done = self.store.run(write, ahead=ahead)
         if isinstance(done, Decision):
             return done
         if done.outcome == ALLOW:

@@ -11,6 +11,7 @@ import msgspec
 from tappass import forking
 from tappass.enforcement.action import action_bytes
 from tappass.engine.leaves import Leaves
+from tappass.engine.store.ahead import Ask
 from tappass.engine.store.port import Tx
 from tappass.errors import TapPassConfigError
 from tappass.wire.codec import canonical, decode, encode
@@ -40,6 +41,7 @@ class Asked(msgspec.Struct, frozen=True, gc=False):
 
     key: str
     request_hmac: bytes
+    at: str = ""
 
 
 class Replays:
@@ -70,7 +72,11 @@ class Replays:
         key = f"decide:{credential}:{_digest(request.task_id)}"
         secret = self._key
         with forking.unforked:
-            return Asked(key, hmac.digest(secret, b"request\0" + told, hashlib.sha256))
+            return Asked(key, hmac.digest(secret, b"request\0" + told, hashlib.sha256), self._now())
+
+    def ask(self, asked: Asked) -> Ask:
+        """Return what `recall` asks."""
+        return _ONE, (self._leaves.org_id, asked.key, asked.at)
 
     def recall(self, tx: Tx, asked: Asked) -> Decision | None:
         """Return the answer that a question got before, None if it is to be decided.
@@ -78,7 +84,7 @@ class Replays:
         Raises:
             RequestConflict: something else was asked under this id.
         """
-        row = tx.execute(_ONE, (self._leaves.org_id, asked.key, self._now())).fetchone()
+        row = tx.execute(*self.ask(asked)).fetchone()
         if row is None:
             return None
         if not hmac.compare_digest(bytes(row[0]), asked.request_hmac):

@@ -22,6 +22,7 @@ from tappass.engine.recalled import (
     stored,
     told_of,
 )
+from tappass.engine.store.ahead import Ask
 from tappass.engine.store.port import Store, Tx
 from tappass.errors import TapPassConfigError
 from tappass.wire.events import AuditEvent
@@ -278,6 +279,10 @@ class Sessions:
         """Return a session that this process remembers as open."""
         return self._open.get(session_id)
 
+    def ask(self, opened: Open) -> Ask:
+        """Return what `check` asks."""
+        return _STANDS, (opened.record.session_id, self._leaves.org_id)
+
     def check(self, tx: Tx, opened: Open) -> None:
         """Make sure, in the transaction of a decision, that a session still stands as this process knows it.
 
@@ -285,7 +290,7 @@ class Sessions:
             TapPassConfigError: another process has closed it.
             ReopenedError: another process has opened it again since, maybe under another policy.
         """
-        row = tx.execute(_STANDS, (opened.record.session_id, self._leaves.org_id)).fetchone()
+        row = tx.execute(*self.ask(opened)).fetchone()
         if row is None or tuple(row) != (OPEN, opened.record.openings):
             self.forget(opened.record.session_id)
             raise not_open(opened.record.session_id) if row is None or row[0] != OPEN else ReopenedError

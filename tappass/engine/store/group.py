@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
+from tappass.engine.store.ahead import Ask
 from tappass.engine.store.port import Tx
 
 T = TypeVar("T")
@@ -17,10 +18,10 @@ MOST = 256
 class Job:
     """One caller's write: set `result` or `error`, then `done`."""
 
-    __slots__ = ("done", "error", "fn", "leads", "result", "wake")
+    __slots__ = ("ahead", "done", "error", "fn", "leads", "result", "wake")
 
-    def __init__(self, fn: Callable[[Tx], Any]) -> None:
-        self.fn = fn
+    def __init__(self, fn: Callable[[Tx], Any], ahead: Sequence[Ask] = ()) -> None:
+        self.fn, self.ahead = fn, ahead
         self.result: Any = None
         self.error: BaseException | None = None
         self.done = self.leads = False
@@ -45,9 +46,9 @@ class Group:
         self._queue: deque[Job] = deque()
         self._led = False
 
-    def run(self, fn: Callable[[Tx], T]) -> T:
+    def run(self, fn: Callable[[Tx], T], ahead: Sequence[Ask] = ()) -> T:
         """Have a job carried out; return what came of it, or raise."""
-        job = Job(fn)
+        job = Job(fn, ahead)
         with self._mutex:
             self._queue.append(job)
             job.leads, self._led = not self._led, True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
+from tappass.engine.store.ahead import Ask
 from tappass.engine.store.reading import DEFAULT_ORG, Reader
 from tappass.wire.events import AuditEvent
 
@@ -70,16 +71,20 @@ class Store(Protocol):
     path: str
     read: Reader
 
-    def run(self, fn: Callable[[Tx], T]) -> T:
+    def run(self, fn: Callable[[Tx], T], *, ahead: Sequence[Ask] = ()) -> T:
         """Run a writing function in one transaction, after what waits; return its result once that is committed.
 
         On any exception everything the function wrote is undone and the exception comes out; what waited still does.
+
+        Args:
+            fn: may be run again where somebody else's mistake undid the first time.
+            ahead: SELECTs that it is going to make: where a question costs a round trip, those of many go together.
 
         Raises:
             TapPassConnectionError: the database cannot be written; nothing of it was.
         """
 
-    def later(self, fn: Callable[[Tx], object]) -> None:
+    def later(self, fn: Callable[[Tx], object], *, ahead: Sequence[Ask] = ()) -> None:
         """Queue a write for the next `run`, or for 50 ms from now; takes no lock and raises nothing."""
 
     def flush(self) -> None:

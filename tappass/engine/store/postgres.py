@@ -7,11 +7,12 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from tappass import forking
 from tappass.engine.store import postgres_migrate
+from tappass.engine.store.ahead import Ask
 from tappass.engine.store.erasing import erase
 from tappass.engine.store.flusher import Flusher
 from tappass.engine.store.listeners import Listeners
@@ -107,7 +108,7 @@ class PostgresStore:
                 known._view(self._shared, org_id)
             return known
 
-    def run(self, fn: Callable[[Tx], T]) -> T:
+    def run(self, fn: Callable[[Tx], T], *, ahead: Sequence[Ask] = ()) -> T:
         """Run a writing function in a transaction that other callers may share; return once that is committed.
 
         On any exception everything the function wrote is undone and the exception comes out; nobody else notices.
@@ -118,15 +119,15 @@ class PostgresStore:
         if self._shared.closed:
             raise TapPassConnectionError(f"cannot write the audit record to {self.path}: it was closed; nothing ran")
         try:
-            return self._writing.run(fn)
+            return self._writing.run(fn, ahead)
         except TapPassConnectionError:
             if not self._writing.is_idle() and not self._flusher.armed:
                 self._flusher.arm()
             raise
 
-    def later(self, fn: Callable[[Tx], object]) -> None:
+    def later(self, fn: Callable[[Tx], object], *, ahead: Sequence[Ask] = ()) -> None:
         """Queue a write for the next transaction, or for 50 ms from now; takes no lock and raises nothing."""
-        self._writing.later(fn)
+        self._writing.later(fn, ahead)
         if not self._flusher.armed:
             self._flusher.arm()
 

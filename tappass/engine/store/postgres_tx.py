@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import psycopg
 
+from tappass.engine.store.ahead import Ahead, Ask
 from tappass.engine.store.dialect import only_reads, translated
 from tappass.engine.store.outage import went_back
-from tappass.engine.store.port import CONTROL, Tx
+from tappass.engine.store.port import CONTROL, Result, Tx
 from tappass.engine.store.postgres_link import Connection
 from tappass.engine.store.transaction import Head, Row
 from tappass.wire.events import AuditEvent
@@ -100,6 +101,7 @@ class PostgresTx:
         self._org_id, self._seen, self._shown = org_id, seen, shown
         self._clock, self._ids = clock, ids
         self._leaves: list[Row] = []
+        self._ahead = Ahead()
         self._wrote = False
         self._read = (0, b"", 0)
         self.attempted: AuditEvent | None = None
@@ -128,10 +130,22 @@ class PostgresTx:
             self._undo(mark)
             raise
 
-    def execute(self, sql: str, params: Sequence[Any] = ()) -> Found:
+    def execute(self, sql: str, params: Sequence[Any] = ()) -> Result:
         """Run one statement (`?` parameters) inside this transaction."""
-        self._wrote = self._wrote or not only_reads(sql)
+        if only_reads(sql):
+            if (known := self._ahead.answer(sql, params)) is not None:
+                return known
+        else:
+            self._wrote = True
+            self._ahead.written(sql, params)
         return Found(self._connection.execute(translated(sql), params or None), self._pipeline)
+
+    def ask_ahead(self, asks: Iterable[Ask]) -> None:
+        """Send what callers are going to ask, all at once; each finds its answer when it asks."""
+        for ask in asks:
+            # No text there can hold a NUL: who asks for one in its turn is told so, and nobody else.
+            if self._ahead.wants(ask) and not any(isinstance(value, str) and "\0" in value for value in ask[1]):
+                self._ahead.keep(ask, self._connection.execute(translated(ask[0]), ask[1] or None))
 
     def append(self, event: AuditEvent, content: bytes | None = None) -> AuditEvent:
         """Add the next leaf of the organisation, and its content beside it; return it as it stands in the log."""

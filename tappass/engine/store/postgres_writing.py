@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import chain
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
 import psycopg
 
+from tappass.engine.store.ahead import Ask
 from tappass.engine.store.group import Group, Job
 from tappass.engine.store.loss import Lost
 from tappass.engine.store.port import Tx
@@ -20,13 +22,19 @@ from tappass.wire.events import AuditEvent
 from tappass.wire.ids import Clock, Ids, rfc3339
 
 T = TypeVar("T")
-Write = Callable[[Tx], object]
 Ended = list[tuple[Job, Any, BaseException | None]]
 
 # So many deferred writes share a transaction: after an outage there may be a million.
 _WAITING_AT_ONCE = 2000
 
 _log = logging.getLogger("tappass.store")
+
+
+class Deferred(NamedTuple):
+    """A write that waits."""
+
+    fn: Callable[[Tx], object]
+    ahead: Sequence[Ask] = ()
 
 
 class _UnwritableError(Exception):
@@ -53,21 +61,21 @@ class Writing:
         self._clock, self._ids = clock, ids
         self._group = Group(self._carry_out)
         self._owner = 0
-        self._queue: SimpleQueue[Write] = SimpleQueue()
+        self._queue: SimpleQueue[Deferred] = SimpleQueue()
         self._seen: tuple[str, int] = ("", 0)
         self._doubt: _Doubt | None = None
         self._attempted: AuditEvent | None = None
-        self.waiting: list[Write] = []
+        self.waiting: list[Deferred] = []
 
-    def run(self, fn: Callable[[Tx], T]) -> T:
+    def run(self, fn: Callable[[Tx], T], ahead: Sequence[Ask]) -> T:
         """Have a function run in a transaction; return its result once that is committed."""
         if self.is_inside():
             raise RuntimeError("PostgresStore.run() was called inside a transaction; use the Tx it passes")
-        return self._group.run(fn)
+        return self._group.run(fn, ahead)
 
-    def later(self, fn: Write) -> None:
+    def later(self, fn: Callable[[Tx], object], ahead: Sequence[Ask]) -> None:
         """Queue a write for the next transaction."""
-        self._queue.put(fn)
+        self._queue.put(Deferred(fn, ahead))
 
     def is_inside(self) -> bool:
         """Tell whether this thread is in a transaction."""
@@ -109,7 +117,7 @@ class Writing:
         except Empty:
             pass
 
-    def _isolating(self, waiting: list[Write], jobs: list[Job]) -> None:
+    def _isolating(self, waiting: list[Deferred], jobs: list[Job]) -> None:
         try:
             self._transact(waiting, jobs)
         except (psycopg.Error, SpoiltError, _UnwritableError) as error:
@@ -142,12 +150,13 @@ class Writing:
         """Put a leaf that says what was lost in the place of a write that can never succeed."""
         cause = error.__cause__ or error
         _log.error("a deferred audit record cannot be written and is given up", exc_info=cause)
-        if self._attempted is None or isinstance(self.waiting[0], Lost):
+        if self._attempted is None or isinstance(self.waiting[0].fn, Lost):
             del self.waiting[0]
         else:
-            self.waiting[0] = Lost(self._attempted, rfc3339(self._clock.time_ns()), type(cause).__name__)
+            lost = Lost(self._attempted, rfc3339(self._clock.time_ns()), type(cause).__name__)
+            self.waiting[0] = Deferred(lost)
 
-    def _transact(self, waiting: list[Write], jobs: list[Job]) -> None:
+    def _transact(self, waiting: list[Deferred], jobs: list[Job]) -> None:
         """Commit what is given; once more where the connection was dead and nothing can be written twice."""
         for again in (True, False):
             connection: Connection | None = None
@@ -163,7 +172,7 @@ class Writing:
                 # The server was restarted, perhaps: what else is kept open is as dead.
                 self._pool.drop()
 
-    def _attempt(self, connection: Connection, waiting: list[Write], jobs: list[Job]) -> None:
+    def _attempt(self, connection: Connection, waiting: list[Deferred], jobs: list[Job]) -> None:
         ended: Ended = []
         tx: PostgresTx | None = None
         try:
@@ -178,6 +187,7 @@ class Writing:
                     ids=self._ids,
                 )
                 del waiting[: self._resolve_doubt(tx)]
+                tx.ask_ahead(chain.from_iterable([*(w.ahead for w in waiting), *(job.ahead for job in jobs)]))
                 self._write_waiting(tx, waiting)
                 _attempt_jobs(tx, jobs, ended)
                 self._committing = True
@@ -210,10 +220,10 @@ class Writing:
                 job.end(result=result, error=failure)
         return doubt.waiting
 
-    def _write_waiting(self, tx: PostgresTx, waiting: list[Write]) -> None:
+    def _write_waiting(self, tx: PostgresTx, waiting: list[Deferred]) -> None:
         for write in waiting:
             try:
-                tx.alone(write)
+                tx.alone(write.fn)
             except (psycopg.Error, TapPassConnectionError):
                 raise
             except Exception as error:

@@ -7,11 +7,12 @@ import logging
 import os
 import sqlite3
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from tappass import forking
+from tappass.engine.store.ahead import Ask
 from tappass.engine.store.connection import MEMORY, Link, closed
 from tappass.engine.store.erasing import erase
 from tappass.engine.store.flusher import Flusher
@@ -92,7 +93,7 @@ class SqliteStore:
         self._doubt: tuple[int, tuple[int, bytes]] | None = None
         self._pid = os.getpid()
 
-    def run(self, fn: Callable[[Tx], T]) -> T:
+    def run(self, fn: Callable[[Tx], T], *, ahead: Sequence[Ask] = ()) -> T:
         """Run a writing function in one transaction, after what waits; return its result once that is committed.
 
         On any exception everything the function wrote is undone and the exception comes out; what waited still does.
@@ -110,7 +111,7 @@ class SqliteStore:
             self._listeners.tell_committed()
         return result
 
-    def later(self, fn: Write) -> None:
+    def later(self, fn: Write, *, ahead: Sequence[Ask] = ()) -> None:
         """Queue a write for the next `run`, or for 50 ms from now; takes no lock and raises nothing.
 
         Made for endings and for finalisers. Kept, in order, while the database cannot be written.

@@ -128,7 +128,7 @@ def test_a_batch_that_fails_on_its_way_leaves_nothing_and_is_recorded_later(serv
     store, writes = servers.a.store, 0
     run = store.run
 
-    def broken(fn: Callable[[Any], Any]) -> Any:
+    def broken(fn: Callable[[Any], Any], **_: Any) -> Any:
         def failing(tx: Any) -> None:
             fn(tx)
             raise ConnectionAbortedError

@@ -150,6 +150,19 @@ def test_a_deferred_write_that_can_never_succeed_leaves_its_loss_in_the_log(stor
     assert kinds == [("call.ended", "before", ""), *lost, ("call.ended", "after", "")]
 
 
+def test_what_is_asked_ahead_is_answered_as_if_in_turn(store):
+    ask = ("SELECT value FROM setting WHERE org_id = ? AND key = ?", (ORG, "k"))
+    seen = []
+
+    def look(tx):
+        seen.append(tx.execute(*ask).fetchall())
+        tx.execute("UPDATE setting SET value = ? WHERE org_id = ? AND key = ?", (str(len(seen)), *ask[1]))
+
+    store.run(lambda tx: tx.execute(SET, (ORG, "k", "0")))
+    together(store, *[lambda: store.run(look, ahead=[ask])] * 3)
+    assert seen == [[("0",)], [("1",)], [("2",)]]
+
+
 def test_a_rowcount_and_rows_are_there_when_asked_for(store):
     def write(tx):
         tx.execute(SET, (ORG, "a", "100%"))
