@@ -22,6 +22,7 @@ from tappass.server.openapi import complete, described
 from tappass.server.pages import PAGES, BrowsersSeePages
 from tappass.server.routes import HANDLERS
 from tappass.server.routes.health import metrics_route
+from tappass.server.shortcut import Shortcut
 
 
 def make_app(house: House, routes: Sequence[Any] | None = None) -> Litestar:
@@ -42,7 +43,7 @@ def make_app(house: House, routes: Sequence[Any] | None = None) -> Litestar:
     _all_say_who_may_call(app)
     complete(app)
     limited = BodyLimits(
-        BrowsersSeePages(app.asgi_handler),
+        BrowsersSeePages(Shortcut(app.asgi_handler, house)),
         body_bytes=settings.body_bytes,
         batch_bytes=settings.batch_bytes,
         body_s=settings.body_timeout_s,

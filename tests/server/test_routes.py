@@ -264,3 +264,30 @@ def test_authzen_speaks_for_its_own_agent_only(client: httpx.Client) -> None:
         "resource": {"type": "tool", "id": "read_file"},
     }
     assert client.post("/access/v1/evaluation", json=question).status_code == 403
+
+
+# The short way and the long one
+
+
+def test_the_shortcut_answers_as_the_route_does(client: httpx.Client) -> None:
+    """A charset is enough to be sent the long way."""
+    long = {"content-type": "application/json; charset=utf-8"}
+    for question in (asked("read_file", {"x": 1}), asked("drop_table"), asked("pay", {"amount": 999})):
+        short_answer = client.post("/v1/govern", json=question)
+        long_answer = client.post("/v1/govern", content=json.dumps(question), headers=long)
+        differs = {"decided_at"} if short_answer.json()["outcome"] == "needs_approval" else set()
+        assert {name: value for name, value in short_answer.json().items() if name not in differs} == {
+            name: value for name, value in long_answer.json().items() if name not in differs
+        }
+        assert short_answer.headers["content-type"] == long_answer.headers["content-type"]
+    for body in (b"", b"[]", b'{"type": "TOOL_CALL", "payload": {}}', b'{"session_id": "x"}'):
+        answers = [
+            client.post("/v1/govern", content=body, headers=headers)
+            for headers in ({"content-type": "application/json"}, long)
+        ]
+        assert [answer.status_code for answer in answers] == [422, 422]
+        assert answers[0].json() == answers[1].json()
+
+
+def test_a_large_question_is_decided_all_the_same(client: httpx.Client) -> None:
+    assert decided(client, asked("read_file", {"text": "word " * 10_000}))["outcome"] == "allow"

@@ -14,9 +14,7 @@ from tappass.wire.service import IDEMPOTENCY_KEY, Receipt, Report
 
 IdempotencyKey = Annotated[
     str,
-    HeaderParameter(
-        name=IDEMPOTENCY_KEY, max_length=200, description="The same again under it changes nothing."
-    ),
+    HeaderParameter(name=IDEMPOTENCY_KEY, max_length=200, description="The same again under it changes nothing."),
 ]
 
 
