@@ -7,8 +7,10 @@ import sys
 import time
 import traceback
 import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import structlog
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
@@ -21,25 +23,32 @@ if TYPE_CHECKING:
     from litestar.types import ASGIApp
 
 _FRAMES = 12
-_log: Any = structlog.get_logger("tappass.server")
+_log: Any = structlog.get_logger()
 
 
 def configure() -> None:
     """Have everything this process logs written as JSON lines to stderr."""
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
+        structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _frames_only,
     ]
-    ready = structlog.stdlib.ProcessorFormatter.wrap_for_formatter
+    # Straight to the stream: a line a request through the standard library's loggers costs what a decision does.
     structlog.configure(
-        processors=[*shared, ready], logger_factory=structlog.stdlib.LoggerFactory(), cache_logger_on_first_use=True
+        processors=[
+            _ours,
+            *shared,
+            structlog.processors.JSONRenderer(serializer=lambda line, **_: msgspec.json.encode(line)),
+        ],
+        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        cache_logger_on_first_use=True,
     )
     out = logging.StreamHandler(sys.stderr)
     last: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.JSONRenderer()]
-    out.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=last))
+    foreign = [structlog.stdlib.add_logger_name, *shared]
+    out.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=foreign, processors=last))
     logging.basicConfig(handlers=[out], level=logging.INFO, force=True)
     for name in ("httpx", "httpcore", "uvicorn.error"):
         # Theirs say nothing that a line a request does not; an upstream's address may hold what is nobody's business.
@@ -53,12 +62,24 @@ def note(**ids: str) -> None:
 
 def failed(error: BaseException) -> None:
     """Note what went wrong inside."""
-    _log.error("failed", exc_info=error)
+    with suppress(OSError, ValueError):
+        _log.error("failed", exc_info=error)
 
 
 def said(event: str, **fields: Any) -> None:
-    """Note what the server does by itself."""
-    _log.info(event, **fields)
+    """Note what the server did."""
+    # Nobody reads the stream any more: no reason to fail a request.
+    with suppress(OSError, ValueError):
+        _log.info(event, **fields)
+
+
+def _encoded(_: Any, __: str, event: MutableMapping[str, Any]) -> bytes:
+    return msgspec.json.encode(event)
+
+
+def _ours(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    event["logger"] = "tappass.server"
+    return event
 
 
 def _frames_only(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -114,7 +135,7 @@ class RequestLog:
             client = scope.get("client")
             principal: Any = scope.get("principal")
             who = {"key_id": principal.key_id, "org_id": principal.org_id} if principal is not None else {}
-            _log.info(
+            said(
                 "request",
                 method=scope["method"],
                 route=route,

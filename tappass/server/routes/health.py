@@ -10,6 +10,7 @@ from litestar import MediaType, Response, get
 
 from tappass.engine.credentials import ADMIN, AUDITOR
 from tappass.engine.hopping import hop
+from tappass.errors import TapPassConnectionError
 from tappass.server import metrics
 from tappass.server.auth import PUBLIC
 from tappass.server.house import House
@@ -37,13 +38,18 @@ async def ready(house: House) -> Ready:
 
 
 def _health(house: House) -> Health:
+    try:
+        status, agents, warnings = "ok", house.count_agents(), house.warnings()
+    except TapPassConnectionError:
+        # The server is there all the same: who restarts what does not answer would make it no better.
+        status, agents, warnings = "degraded", 0, ("the database cannot be reached; calls are refused",)
     return Health(
-        status="ok",
+        status=status,
         version=version(),
         storage=house.storage,
-        agents=house.count_agents(),
+        agents=agents,
         uptime_seconds=round(time.monotonic() - house.started_at, 3),
-        warnings=house.warnings(),
+        warnings=warnings,
     )
 
 
