@@ -134,6 +134,9 @@ class RequestLog:
             metrics.served(scope["method"], route, status, seconds)
             client = scope.get("client")
             principal: Any = scope.get("principal")
+            session_id = str(scope.get("path_params", {}).get("session_id", ""))
+            if session_id.startswith("ses_") and session_id.isidentifier():
+                note(session_id=session_id)
             who = {"key_id": principal.key_id, "org_id": principal.org_id} if principal is not None else {}
             said(
                 "request",

@@ -128,6 +128,7 @@ def on_problem(_: Request[Any, Any, Any], error: Problem) -> Response[bytes]:
 def on_decision(_: Request[Any, Any, Any], error: GovernanceDecision) -> Response[bytes]:
     """Answer what the plane said no to: 403, or 428 where people have to agree first."""
     refusal = refusal_of(error)
+    logs.note(session_id=error.session_id, task_id=error.task_id)
     return answer(refused(refusal, error.correlation, error.reason), status_of(refusal))
 
 

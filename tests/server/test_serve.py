@@ -203,6 +203,13 @@ def test_every_line_of_the_log_is_json_with_ids_and_without_keys(tmp_path: Path)
         key, wrong = served.admin_key, "tp_admin_wrong-but-secret"
         with TapPass(served.url, admin_key=key) as admin:
             made = admin.register_agent("clerk", description="a payload of ours")
+        asked = {
+            "type": "TOOL_CALL",
+            "behavior_id": "tsk_1",
+            "payload": {"tool": "pay", "args": {"to": "a payload of ours"}},
+        }
+        own = {"Authorization": f"Bearer {made.api_key}"}
+        decided = httpx.post(f"{served.url}/v1/govern", json=asked, headers=own).json()
         bearer = {"Authorization": f"Bearer {wrong}"}
         httpx.get(f"{served.url}/agents/x?key={wrong}", headers=bearer)
         httpx.get(f"{served.url}/{wrong}")
@@ -211,9 +218,12 @@ def test_every_line_of_the_log_is_json_with_ids_and_without_keys(tmp_path: Path)
     requests = [line for line in lines if line["event"] == "request"]
     assert [(line["route"], line["status"]) for line in requests if line["route"] != "/health"] == [
         ("/agents/register", 200),
+        ("/v1/govern", 200),
         ("/agents/{agent_uuid}", 401),
         ("unmatched", 404),
     ]
+    (call,) = [line for line in requests if line["route"] == "/v1/govern"]
+    assert (call["session_id"], call["task_id"]) == (decided["session_id"], "tsk_1")
     assert all({"request_id", "duration_ms", "client", "timestamp", "level"} <= set(line) for line in requests)
     assert [line["key_id"] for line in requests if line["status"] == 200 and "key_id" in line]
     for secret in (key, made.api_key, wrong, "a payload of ours"):

@@ -18,7 +18,7 @@ from tappass.engine.credentials import AGENT, Principal
 from tappass.engine.turns import Turn
 from tappass.errors import TapPassConfigError, TapPassConnectionError, TapPassError
 from tappass.plane.embedded import EmbeddedPlane
-from tappass.server import openai_wire, problems
+from tappass.server import logs, openai_wire, problems
 from tappass.server.event_stream import MEDIA_TYPE, EventStream
 from tappass.server.openai_wire import ChatBody, ChunkWriter, Completion, Model, Models
 from tappass.server.placing import CorrelationHeader, placed, placed_by
@@ -80,6 +80,7 @@ async def complete(
         options=frozenset(option.strip() for option in options.split(",")),
         resume_token=resume,
     )
+    logs.note(session_id=asked.session_id, task_id=asked.task_id)
     turn = Asked(plane, asked, wants_usage=data.wants_usage)
     return await (turn.streamed() if data.stream else turn.whole())
 

@@ -9,7 +9,7 @@ from litestar import Request, post
 
 from tappass.engine.credentials import AGENT, Principal
 from tappass.plane.embedded import EmbeddedPlane
-from tappass.server import deciding
+from tappass.server import deciding, logs, metrics
 from tappass.server.placing import CorrelationHeader
 from tappass.server.problems import responses
 from tappass.server.working import work
@@ -27,7 +27,10 @@ async def decide(
 ) -> GovernAnswer:
     """Decide whether a call may run; the answer is on record before it is given."""
     address = str(request.base_url) if correlation else ""
-    return await work(deciding.answer, plane, principal, data, correlation, address)
+    answer = await work(deciding.answer, plane, principal, data, correlation, address)
+    logs.note(session_id=answer.session_id, task_id=answer.task_id)
+    metrics.decided(answer.outcome)
+    return answer
 
 
 @post("/v1/govern/{behavior_id:str}/ending", status_code=200, opt={"scope": AGENT}, tags=["govern"])
