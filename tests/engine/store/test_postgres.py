@@ -6,6 +6,7 @@ import io
 import logging
 import threading
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -346,7 +347,7 @@ def test_a_server_may_log_in_as_who_owns_nothing(url):
     """The tables are made once by their owner; a server's user needs `tappass_service` and no more."""
     PostgresStore(url).close()
     server = shared_server()
-    name = url.rpartition("/")[2].partition("?")[0]
+    name = urlsplit(url).path[1:]
     server.execute(f"CREATE ROLE plain_{name} LOGIN")
     try:
         server.execute(f"GRANT tappass_service TO plain_{name}")
@@ -359,10 +360,33 @@ def test_a_server_may_log_in_as_who_owns_nothing(url):
 
 def test_who_may_not_make_tables_is_told(url):
     server = shared_server()
-    name = url.rpartition("/")[2].partition("?")[0]
+    name = urlsplit(url).path[1:]
     server.execute(f"CREATE ROLE weak_{name} LOGIN")
     try:
         with pytest.raises(TapPassConfigError, match="may not make tables"):
             PostgresStore(url.replace("://postgres:", f"://weak_{name}:"))
     finally:
         server.execute(f"DROP ROLE weak_{name}")
+
+
+def test_an_owner_without_the_service_role_is_walled_all_the_same(url):
+    server = shared_server()
+    name = urlsplit(url).path[1:]
+    server.execute(f"CREATE ROLE owner_{name} LOGIN")
+    try:
+        server.execute(f"ALTER DATABASE {name} OWNER TO owner_{name}")
+        with PostgresStore(url.replace("://postgres:", f"://owner_{name}:")) as store:
+            assert store.read.query("SELECT current_user") == [(f"owner_{name}",)]
+            other = store.scoped("org_other")
+            decide(other, "theirs", org_id="org_other")
+            key = "INSERT INTO api_key (key_id, org_id, digest) VALUES ('k', 'org_other', 'd')"
+            organisation = "INSERT INTO organisation (org_id) VALUES ('org_other')"
+            other.run(lambda tx: [tx.execute(sql) for sql in (key, organisation)])
+            for table in ("leaf", "api_key", "organisation"):
+                assert store.read.query(f"SELECT 1 FROM {table}") == []
+            assert store.key_by_digest(b"d")[0] == "k"
+            assert len(store.read.organisations()) == 1
+    finally:
+        server.execute(f"DROP OWNED BY owner_{name}", name)
+        server.execute(f"ALTER DATABASE {name} OWNER TO postgres")
+        server.execute(f"DROP ROLE owner_{name}")
