@@ -19,8 +19,6 @@ from tappass.server import logs
 from tappass.server.refusals import refusal_of, status_of
 from tappass.verify import CorrelationRefused
 from tappass.wire.codec import encode
-from tappass.wire.correlation import Correlation
-from tappass.wire.refusals import Refusal
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -92,8 +90,12 @@ def kind_of(status: int) -> str:
     return _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
 
 
-def refused(refusal: Refusal, correlation: Correlation, reason: str) -> dict[str, Any]:
-    """Return the body of one of the six ways a plane says no: its fields at top level, beside the five ids."""
+def refused(error: GovernanceDecision) -> dict[str, Any]:
+    """Return the body of one of the six ways a plane says no: its fields at top level, beside the five ids.
+
+    `message` says it in full, as the embedded plane does; `ran` that it is the answer which may not be seen.
+    """
+    refusal, reason = refusal_of(error), error.reason
     told = msgspec.to_builtins(refusal)
     if "redactions" in told:
         # Exactly these keys; where in the value it was is not among them.
@@ -101,9 +103,10 @@ def refused(refusal: Refusal, correlation: Correlation, reason: str) -> dict[str
     status, decision = status_of(refusal), told["decision"]
     return {
         **told,
-        "message": reason,
+        "message": str(error),
         "reason": reason,
-        **msgspec.structs.asdict(correlation),
+        "ran": error.ran,
+        **msgspec.structs.asdict(error.correlation),
         "error": msgspec.to_builtins(Told(message=reason, type="permission_error", code=decision)),
         "type": f"urn:tappass:problem:{decision}",
         "title": HTTPStatus(status).phrase,
@@ -127,9 +130,8 @@ def on_problem(_: Request[Any, Any, Any], error: Problem) -> Response[bytes]:
 
 def on_decision(_: Request[Any, Any, Any], error: GovernanceDecision) -> Response[bytes]:
     """Answer what the plane said no to: 403, or 428 where people have to agree first."""
-    refusal = refusal_of(error)
     logs.note(session_id=error.session_id, task_id=error.task_id)
-    return answer(refused(refusal, error.correlation, error.reason), status_of(refusal))
+    return answer(refused(error), status_of(refusal_of(error)))
 
 
 def on_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
@@ -191,7 +193,7 @@ def on_bug(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]
 def body_of(error: Exception) -> Any:
     """Return the body for an error that comes once an answer has begun, when no status can tell of it."""
     if isinstance(error, GovernanceDecision):
-        return refused(refusal_of(error), error.correlation, error.reason)
+        return refused(error)
     if isinstance(error, Problem):
         return error.body()
     logs.failed(error)
