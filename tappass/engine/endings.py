@@ -36,25 +36,21 @@ class Endings:
         leaves: how they are put into the log.
         budgets: what they spend.
         shared: a call may end in another process than the one that let it run, so the database knows which ones run.
+
+    Attributes:
+        running: the calls that run now, and their sessions, where only this process can end them.
     """
 
     def __init__(self, store: Store, leaves: Leaves, budgets: Budgets, *, shared: bool) -> None:
         self._store, self._leaves, self._budgets = store, leaves, budgets
         self._shared = shared
-        # The calls of this process that run now, and their sessions. A fork's child starts without: the parent's
-        # calls end there.
-        self._running: dict[str, str] = {}
-        store.in_child(self._running.clear)
+        # A fork's child starts without: the parent's calls end there.
+        self.running: dict[str, str] = {}
+        store.in_child(self.running.clear)
 
     def begin(self, tx: Tx, request: DecisionRequest) -> None:
         """Note in the transaction of its decision that a call may run, where other processes may end it."""
-        if self._shared:
-            tx.execute(_BEGAN, (self._leaves.org_id, request.session_id, request.task_id, self._leaves.now()))
-
-    def began(self, request: DecisionRequest) -> None:
-        """Note that a call runs, where only this process can end it."""
-        if not self._shared:
-            self._running[request.task_id] = request.session_id
+        tx.execute(_BEGAN, (self._leaves.org_id, request.session_id, request.task_id, self._leaves.now()))
 
     def record(self, opened: Open, ending: Ending, settlement: Settlement, *, durable: bool = False) -> None:
         """Write how a call ended, within 50 ms or before this returns."""
@@ -63,24 +59,28 @@ class Endings:
         event, body = self.leaf(opened, ending, settlement, self._leaves.now())
 
         def write(tx: Tx) -> None:
-            if not self._shared or self._taken(tx, ending):
-                self._append(tx, opened, ending, event, body)
+            if self._shared and not self._taken(tx, ending):
+                return
+            took, untold = self._budgets.ended(tx, opened, ending)
+            tx.append(_with_budgets(event, took, untold) if took else event, body)
 
+        ahead = self.asks(ending) if self._shared else ()
         if durable:
-            self._store.run(write, ahead=self.asks(ending))
+            self._store.run(write, ahead=ahead)
         else:
-            self._store.later(write, ahead=self.asks(ending))
+            self._store.later(write, ahead=ahead)
 
     def write(self, tx: Tx, opened: Open, ending: Ending, event: AuditEvent, body: bytes | None) -> bool:
         """Write within a transaction how a call ended; tell whether it was still running."""
         if not (self._taken(tx, ending) if self._shared else self._take(ending)):
             return False
-        self._append(tx, opened, ending, event, body)
+        took, untold = self._budgets.ended(tx, opened, ending)
+        tx.append(_with_budgets(event, took, untold) if took else event, body)
         return True
 
     def _take(self, ending: Ending) -> bool:
-        mine = self._running.get(ending.task_id) == ending.session_id
-        return mine and bool(self._running.pop(ending.task_id, ""))
+        mine = self.running.get(ending.task_id) == ending.session_id
+        return mine and bool(self.running.pop(ending.task_id, ""))
 
     def _taken(self, tx: Tx, ending: Ending) -> bool:
         (runs, key), *_ = self.asks(ending)
@@ -92,10 +92,6 @@ class Endings:
     def asks(self, ending: Ending) -> list[Ask]:
         """Return what `write` is going to ask."""
         return [(_RUNS, (self._leaves.org_id, ending.session_id, ending.task_id))]
-
-    def _append(self, tx: Tx, opened: Open, ending: Ending, event: AuditEvent, body: bytes | None) -> None:
-        took, untold = self._budgets.ended(tx, opened, ending)
-        tx.append(_with_budgets(event, took, untold) if took else event, body)
 
     def leaf(self, opened: Open, ending: Ending, settlement: Settlement, at: str) -> tuple[AuditEvent, bytes | None]:
         """Return an ending as the log has it, and the content that is stored beside it."""
@@ -116,12 +112,13 @@ class Endings:
             tokens=(usage.prompt_tokens, usage.completion_tokens) if usage is not None else (),
             details={"masked": ",".join(masked)} if masked else {"result": "opaque"} if ending.opaque else {},
         )
-        return event, _body(opened, ending, settlement)
+        stored = None
+        if ending.result is not msgspec.UNSET and not ending.opaque:
+            stored = _body(opened, ending, settlement)
+        return event, stored
 
 
 def _body(opened: Open, ending: Ending, settlement: Settlement) -> bytes | None:
-    if ending.result is msgspec.UNSET or ending.opaque:
-        return None
     try:
         return inspection.stored(
             opened.pipeline.settings,

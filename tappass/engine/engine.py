@@ -142,7 +142,7 @@ class Engine:
             TapPassConnectionError: it cannot be recorded.
             TapPassConfigError: the session is not open here.
         """
-        return self._decide(request, None)
+        return self._answer(request, None)
 
     def govern(self, question: DecisionRequest, *, credential: str) -> Decision:
         """Answer as `decide` does, and the same question of the same credential with the same answer for a day.
@@ -154,43 +154,41 @@ class Engine:
             TapPassConnectionError: it cannot be recorded.
             TapPassConfigError: the session is not open.
         """
-        return self._decide(question, self._replays.asked(question, credential))
+        return self._answer(question, self._replays.asked(question, credential))
 
-    def _decide(self, request: DecisionRequest, asked: Asked | None) -> Decision:
-        while True:
-            opened = self.sessions.find(request.session_id)
-            try:
-                return self._decided(opened, request, asked)
-            except ReopenedError:
-                continue
-
-    def _decided(self, opened: Open, request: DecisionRequest, asked: Asked | None) -> Decision:
+    def _answer(self, request: DecisionRequest, asked: Asked | None) -> Decision:
+        opened = self.sessions.find(request.session_id)
         judged = judge(opened, request, self._controls, self._clock.time_ns())
+        alone = not (self._shared or opened.recalled)
 
         def write(tx: Tx) -> Judgement | Decision:
-            if self._shared or opened.recalled:
+            if not alone:
                 self.sessions.check(tx, opened)
             if asked is not None and (before := self._replays.recall(tx, asked)) is not None:
                 return before
             final = self._final(tx, judged)
-            if final.outcome == ALLOW:
+            if self._shared and final.outcome == ALLOW:
                 self._endings.begin(tx, request)
             if asked is not None:
                 self._replays.keep(tx, asked, final.decision())
             return final
 
-        ahead = [self.sessions.ask(opened)] if self._shared or opened.recalled else []
+        ahead = [] if alone else [self.sessions.ask(opened)]
         if asked is not None:
             ahead.append(self._replays.ask(asked))
-        done = self.store.run(write, ahead=ahead)
+        try:
+            done = self.store.run(write, ahead=ahead)
+        except ReopenedError:
+            return self._answer(request, asked)
         if isinstance(done, Decision):
             return done
-        if done.outcome == ALLOW:
-            self._endings.began(request)
+        decision = done.decision()
+        if decision.outcome == ALLOW and not self._shared:
+            self._endings.running[request.task_id] = request.session_id
         if len(self._defined) > _MOST_DEFINED:
             self._defined.clear()
         self._defined.add(request.action.definition_digest)
-        return done.decision()
+        return decision
 
     def _final(self, tx: Tx, judged: Judgement) -> Judgement:
         """Return a judgement as it stands in this transaction, recorded."""

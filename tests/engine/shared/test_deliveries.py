@@ -47,6 +47,15 @@ def test_a_batch_is_recorded_in_its_order_and_once(servers: Servers) -> None:
         servers.a.decide(question(session_id))
 
 
+def test_what_comes_twice_in_one_batch_is_recorded_once(servers: Servers) -> None:
+    session_id = servers.open()
+    [task] = decided(servers, session_id, 1)
+    close = Closing(session_id=session_id, status="completed")
+    batch: list[Entry] = [ended(session_id, task), ended(session_id, task), close, close]
+    assert servers.b.settle_all(batch, agent_uuid=servers.agent) == Receipt(accepted=2, duplicates=2)
+    assert (servers.count("call.ended"), servers.count("session.closed")) == (1, 1)
+
+
 def test_an_ending_keeps_the_time_it_had_but_none_to_come(servers: Servers) -> None:
     session_id = servers.open()
     tasks = decided(servers, session_id, 4)
