@@ -186,6 +186,9 @@ def on_too_deep(request: Request[Any, Any, Any], _: RecursionError) -> Response[
 
 def on_bug(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Answer a fault of the server's own: that there was one, and no more."""
+    if any((kind.__module__, kind.__name__) == ("psycopg", "DataError") for kind in type(error).__mro__):
+        detail = "a text in the request holds a NUL or is too long, which the database does not take"
+        return on_problem(request, Problem(422, detail, code="malformed"))
     logs.failed(error)
     return on_problem(request, Problem(500, "the control plane failed; its log says how", code="internal"))
 

@@ -150,7 +150,8 @@ def _action_of(sent: GovernRequest) -> Action:
 
 
 def _named(value: Any, where: str) -> str:
-    if not isinstance(value, str) or not value:
+    # A NUL is no text to PostgreSQL.
+    if not isinstance(value, str) or not value or "\0" in value:
         raise msgspec.ValidationError(f"Expected a name - at `$.{where}`")
     return value
 

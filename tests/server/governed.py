@@ -13,7 +13,7 @@ from tappass.engine.breakglass import BreakGlasses, BreakGlassRow
 from tappass.engine.leaves import Leaves
 from tappass.engine.pins import Pins
 from tappass.engine.trust import Agents
-from tappass.plane.embedded import EmbeddedPlane
+from tappass.server.serve import Serving
 from tappass.wire.ids import SYSTEM_CLOCK
 from tests.fake_model import FakeModel
 from tests.people import ADA, BOB
@@ -49,11 +49,13 @@ MAIL = "jane.doe@acme.example"
 class Governed:
     """What a test asks of one server, and what people do beside it."""
 
-    def __init__(self, served: Served, model: FakeModel) -> None:
+    def __init__(self, served: Served, model: FakeModel, database: str) -> None:
         self.served, self.model = served, model
-        self.database = served.directory / ".tappass" / "tappass.db"
         self._agents = 0
-        self.plane = EmbeddedPlane.at(self.database)
+        # The same database from another process: what people do there reaches the server as it would from anywhere.
+        state = served.directory / ".tappass"
+        self.house = Serving(database or f"sqlite:///{state / 'tappass.db'}", state).house()
+        self.plane = self.house.plane()
         store, leaves = self.plane.engine.store, Leaves(SYSTEM_CLOCK)
         self.agents = Agents(store, leaves, SYSTEM_CLOCK)
         self.pins = Pins(store, leaves, SYSTEM_CLOCK)
@@ -100,14 +102,14 @@ class Governed:
 
 
 @contextmanager
-def governed(directory: Path, policy: str = POLICY, settings: str = SETTINGS) -> Iterator[Governed]:
-    """Yield a server under that policy."""
+def governed(directory: Path, policy: str = POLICY, settings: str = SETTINGS, database: str = "") -> Iterator[Governed]:
+    """Yield a server under that policy; `database` is a url, else one of its own on SQLite."""
     with FakeModel() as model:
         (directory / "policy.yaml").write_text(policy)
         (directory / "tappass.toml").write_text(settings.replace("{base_url}", model.base_url))
-        with serve(directory) as served:
-            subject = Governed(served, model)
+        with serve(directory, database=database or None) as served:
+            subject = Governed(served, model, database)
             try:
                 yield subject
             finally:
-                subject.plane.shutdown()
+                subject.house.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,6 +20,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from tests.postgres import fresh_database
 from tests.server.governed import Governed, governed
 
 EXAMPLES = 25
@@ -29,6 +31,16 @@ DEEP = b"[" * 100_000 + b"]" * 100_000
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Governed]:
     with governed(tmp_path_factory.mktemp("fuzzed")) as subject:
+        yield subject
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Governed]:
+    """A server over each of the databases: what one takes for a text may be none to the other."""
+    if request.param == "sqlite":
+        yield request.getfixturevalue("plane")
+        return
+    with fresh_database() as database, governed(tmp_path, database=database) as subject:
         yield subject
 
 
@@ -98,6 +110,9 @@ HOSTILE = [
     b'{"payload": {"tool": "x", "args": {}}, "type": "TOOL_CALL", "behavior_id": "\\ud800\\u0000"}',
     b'{"model": "m", "messages": [{"role": "user", "content": "\\ud800"}]}',
     b'{"model": "m", "messages": [7]}',
+    b'{"model": "m\\u0000", "messages": []}',
+    b'{"model": "m", "messages": [], "tools": [{"type": "function", "function": {"name": "a\\u0000"}}]}',
+    b'{"payload": {"tool": "x", "server": "\\u0000"}, "type": "TOOL_CALL", "definition_digest": "\\u0000"}',
     b'{"model": "m", "messages": [], "n": 7, "stream": "yes"}',
     b'{"id": "a\\nb", "metadata": {"x": 1e308}}',
     DEEP,
@@ -105,8 +120,9 @@ HOSTILE = [
 ]
 
 
-def test_hostile_bodies_are_refused_in_time(plane: Governed) -> None:
+def test_hostile_bodies_are_refused_in_time(either: Governed) -> None:
     """Every route that takes a body takes these without a fault, in time, and goes on serving."""
+    plane = either
     agent = plane.register()["api_key"]
     failed = []
     client = httpx.Client(timeout=20, trust_env=False)

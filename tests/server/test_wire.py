@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -15,16 +16,18 @@ import pytest
 
 from tests.fake_model import Call, text
 from tests.people import ADA
+from tests.postgres import fresh_database
 from tests.server.governed import MAIL, STRICT, Governed, governed
 
 CORRELATION = ("session_id", "task_id", "agent_uuid", "pipeline_uuid", "audit_url")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
 
-@pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Governed]:
-    with governed(tmp_path_factory.mktemp("served")) as subject:
-        yield subject
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def plane(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Governed]:
+    with ExitStack() as stack:
+        database = stack.enter_context(fresh_database()) if request.param == "postgresql" else ""
+        yield stack.enter_context(governed(tmp_path_factory.mktemp("served"), database=database))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +74,7 @@ def test_health(plane: Governed) -> None:
     assert answer.status_code == 200
     assert set(body) >= {"status", "version", "storage", "agents", "uptime_seconds"}
     assert tuple(map(int, body["version"].split("."))) >= (0, 6, 0)
-    assert body["storage"] == "sqlite"
+    assert body["storage"] in plane.house.url
 
 
 def test_an_agent_is_registered_and_shown(plane: Governed) -> None:
