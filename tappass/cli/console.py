@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tappass.engine.harmless import is_harmful
-from tappass.engine.harmless import shown as shown  # (every command takes it from here)
 from tappass.errors import TapPassConfigError
+from tappass.harmless import is_harmful
+from tappass.harmless import shown as shown  # (every command takes it from here)
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tappass.engine.harmless import shown
 from tappass.engine.timeline import CallLine, SessionLine, Timeline
+from tappass.harmless import shown
 
 # How a remark is to be taken: a warning, a refusal, a label, or by the way.
 WARN, BAD, LABEL, ASIDE = "warn", "bad", "label", "aside"

@@ -12,8 +12,8 @@ import msgspec
 from litestar import Response
 from markupsafe import Markup
 
-from tappass.engine.harmless import escaped, is_harmful, shown
 from tappass.engine.phrases import duration, minute
+from tappass.harmless import escaped, is_harmful, shown
 
 _HERE = Path(__file__).parent
 STYLE, ICON = "pages.css", "icon.svg"

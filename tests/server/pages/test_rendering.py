@@ -10,7 +10,7 @@ import hypothesis
 import msgspec
 from hypothesis import strategies as st
 
-from tappass.engine.harmless import is_harmful
+from tappass.harmless import is_harmful
 from tappass.server.pages import rendering
 from tappass.server.pages.approvals import left
 from tappass.server.pages.sessions import value_of
