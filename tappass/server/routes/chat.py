@@ -43,7 +43,9 @@ class _Streamed(Operation):
 
     def __post_init__(self) -> None:
         answer: Any = (self.responses or {})["200"]
-        answer.content[MEDIA_TYPE] = OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))
+        data = Schema(type=OpenAPIType.STRING, description="A chunk in JSON, or `[DONE]`.")
+        event = Schema(type=OpenAPIType.OBJECT, properties={"data": data}, required=["data"])
+        answer.content[MEDIA_TYPE] = OpenAPIMediaType(schema=event)
 
 
 @post(
