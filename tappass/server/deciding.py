@@ -14,9 +14,7 @@ from tappass.wire.ids import UUID_IDS
 from tappass.wire.refusals import ApprovalNeeded, PolicyBlock, TierDenied
 
 
-def answer(
-    plane: EmbeddedPlane, principal: Principal, sent: GovernRequest, token: str = "", address: str = ""
-) -> GovernAnswer:
+def answer(plane: EmbeddedPlane, principal: Principal, sent: GovernRequest, token: str = "") -> GovernAnswer:
     """Decide a call, durably, in the session where it belongs.
 
     Args:
@@ -24,7 +22,6 @@ def answer(
         principal: who calls.
         sent: the question.
         token: the correlation token that came with it, "" for none; it goes before a session that is named.
-        address: where the server was asked.
 
     Raises:
         CorrelationRefused: the token does not hold.
@@ -35,7 +32,7 @@ def answer(
     engine = plane.engine
     # Before a session is opened for it: a question that cannot be asked leaves nothing behind.
     asked = question_of(sent, session_id="", task_id=sent.behavior_id or UUID_IDS.new("tsk"))
-    session_id = placed_by(engine, principal, token, address) if token else placed(engine, principal, sent.session_id)
+    session_id = placed_by(engine, principal, token) if token else placed(engine, principal, sent.session_id)
     asked = msgspec.structs.replace(asked, session_id=session_id)
     decision = engine.govern(asked, credential=principal.key_id)
     if decision.refusal is None and decision.outcome != ALLOW:

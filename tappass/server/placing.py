@@ -34,18 +34,18 @@ def placed(engine: Engine, principal: Principal, named: str) -> str:
     return named
 
 
-def placed_by(engine: Engine, principal: Principal, token: str, address: str) -> str:
+def placed_by(engine: Engine, principal: Principal, token: str) -> str:
     """Return the session that a correlation token places a request in: its key's own, or one beneath another's.
 
-    The receiver is this server, by the address it is set to have or was asked at, or the agent whose key was shown, by
-    its name or its uuid.
+    The receiver is this server, by the address it is set to have (`[server] url`: a Host header is whatever the
+    presenter writes), or the agent whose key was shown, by its name or its uuid.
 
     Raises:
         CorrelationRefused: the token does not hold.
     """
     presenter = presenter_of(principal)
-    servers = [each.rstrip("/") for each in (engine.pipelines.current().settings.server.url, address)]
-    audiences = (*servers, *(f"{each}/" for each in servers), principal.name, principal.agent_uuid)
+    server = engine.pipelines.current().settings.server.url.rstrip("/")
+    audiences = (server, f"{server}/", principal.name, principal.agent_uuid)
     claims = engine.issuer.verify(token, audiences, presenter)
     if claims.agent == principal.agent_uuid and engine.issuer.is_own(claims):
         return claims.sid

@@ -14,7 +14,7 @@ from tappass.engine.audit.keys import log_key
 from tappass.engine.signing_keys import KeyPair, Seed
 from tappass.verify import CorrelationRefused, Verifier
 from tests.engine.test_issuer import parts, signed
-from tests.serving import python_path, serve
+from tests.serving import free_port, python_path, serve
 
 
 class Calling:
@@ -65,7 +65,9 @@ class Calling:
 @pytest.fixture(scope="module")
 def calling(tmp_path_factory):
     directory = tmp_path_factory.mktemp("served")
-    with serve(directory) as served:
+    port = free_port()
+    (directory / "tappass.toml").write_text(f'[server]\nurl = "http://127.0.0.1:{port}"\n')
+    with serve(directory, port=port) as served:
         calling = Calling(served, directory)
         yield calling
         for client in (calling.caller, calling.called, calling.third):
@@ -153,6 +155,8 @@ def test_a_header_that_does_not_hold_is_refused_and_never_ignored(calling, path)
     session_id = calling.opened()
     header = {"tappass-correlation": calling.stamped(session_id, "somebody else")}
     refused(calling.called.post(path, json=PATHS[path], headers=header), "audience")
+    elsewhere = {"tappass-correlation": calling.stamped(session_id, "http://elsewhere"), "host": "elsewhere"}
+    refused(calling.called.post(path, json=PATHS[path], headers=elsewhere), "audience")
     header = {"tappass-correlation": calling.stamped(session_id, calling.served.url)}
     assert calling.called.post(path, json=PATHS[path], headers=header).status_code != 403
     refused(calling.third.post(path, json=PATHS[path], headers=header), "credential")

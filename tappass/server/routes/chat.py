@@ -69,9 +69,9 @@ async def complete(
     options: OptionsHeader = "",
 ) -> Response[Any]:
     """Take one governed chat turn, whole or streamed as server-sent events."""
-    engine, address = plane.engine, str(request.base_url)
+    engine = plane.engine
     if correlation:
-        session_id = await work(placed_by, engine, principal, correlation, address)
+        session_id = await work(placed_by, engine, principal, correlation)
     else:
         session_id = await work(placed, engine, principal, session)
     asked = openai_wire.request_of(

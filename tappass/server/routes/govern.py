@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
-from litestar import Request, post
+from litestar import post
 
 from tappass.engine.credentials import AGENT, Principal
 from tappass.plane.embedded import EmbeddedPlane
@@ -22,12 +20,10 @@ async def decide(
     data: GovernRequest,
     principal: Principal,
     plane: EmbeddedPlane,
-    request: Request[Any, Any, Any],
     correlation: CorrelationHeader = "",
 ) -> GovernAnswer:
     """Decide whether a call may run; the answer is on record before it is given."""
-    address = str(request.base_url) if correlation else ""
-    answer = await work(deciding.answer, plane, principal, data, correlation, address)
+    answer = await work(deciding.answer, plane, principal, data, correlation)
     logs.note(session_id=answer.session_id, task_id=answer.task_id)
     metrics.decided(answer.outcome)
     return answer
