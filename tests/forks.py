@@ -8,6 +8,7 @@ import signal
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from typing import IO
 
@@ -23,7 +24,10 @@ def start(action: Callable[[], object], timeout_s: float = TIMEOUT_S) -> Callabl
     """Fork, and call an action in the child; return what waits for its end, and fails as `in_child` does."""
     # Not closed by whichever side comes first: each has a copy.
     said = tempfile.TemporaryFile("w+")  # noqa: SIM115
-    pid = os.fork()
+    with warnings.catch_warnings():
+        # Python 3.12 and later warn of any fork among threads: which is what these tests are about.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
     if pid == 0:
         _be_child(action, said)
 

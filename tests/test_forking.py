@@ -266,7 +266,7 @@ def searches():
 
 def judges():
     condition = conditions.compiled("args.text.matches('(a|b)*a(a|b){14}z')")
-    assert condition.holds(conditions.activation({"args": {"text": "".join(random.choices("ab", k=2000))}})) is False
+    assert condition.holds(conditions.activation({"args": {"text": "".join(random.choices("ab", k=5000))}})) is False
 
 
 @pytest.mark.parametrize("work", [searches, judges])
