@@ -276,6 +276,11 @@ def test_a_child_can_search_while_other_threads_do(work):
             in_child(work)
 
 
+def locks_of(member: forking.Forkable) -> list[Lock]:
+    holders = [member, getattr(member, "read", None)]
+    return [each for holder in holders if holder for each in vars(holder).values() if isinstance(each, Lock)]
+
+
 def test_a_child_goes_on_whatever_lock_of_ours_another_thread_holds():
     Path("policy.yaml").write_text(
         "version: 1\nrules:\n"
@@ -300,8 +305,7 @@ def test_a_child_goes_on_whatever_lock_of_ours_another_thread_holds():
 
     with contextlib.ExitStack() as stack:
         # A fork waits for a store's: who has one is in its database.
-        stores = [store for store in forking._members.values() if isinstance(store, SqliteStore)]
-        waited_for = {id(lock) for store in stores for lock in (store._lock, store.read._lock)}
+        waited_for = {id(lock) for member in forking._members.values() for lock in locks_of(member)}
         free = [lock for lock in tuple(forking._locks) if id(lock) not in waited_for]
         assert len(free) > 4
         for lock in (*free, plane.engine.voting._changed):
