@@ -103,7 +103,9 @@ def living(directory: Path, database: str = "") -> Iterator[Living]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         app = make_app(house)
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", ws="none", loop="asyncio")
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan="on", ws="none", loop="asyncio", timeout_graceful_shutdown=1
+    )
     server = uvicorn.Server(config)
     # With its protocol named: asyncio only then sends what it has at once.
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)

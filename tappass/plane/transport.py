@@ -11,7 +11,7 @@ import importlib
 import itertools
 import os
 import urllib.request
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -33,6 +33,34 @@ TIMEOUT = "TAPPASS_TIMEOUT_S"
 _LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=4.0)
 
 _numbers = itertools.count(1)
+
+
+class _Body(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A request's body in one piece; unlike httpx's own, it leaves no generator open where a send is cancelled."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter((self._body,))
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return _Pieces((self._body,))
+
+
+class _Pieces:
+    """The asynchronous iterator over what is there already."""
+
+    def __init__(self, pieces: tuple[bytes, ...]) -> None:
+        self._pieces = iter(pieces)
+
+    def __aiter__(self) -> _Pieces:
+        return self
+
+    async def __anext__(self) -> bytes:
+        for piece in self._pieces:
+            return piece
+        raise StopAsyncIteration
 
 
 class Connections:
@@ -105,9 +133,11 @@ class Connections:
             headers.append(("content-type", "application/json"))
         read_s = asking.read_s or self._read_s
         timeout = {"connect": CONNECT_S, "read": read_s, "write": READ_S, "pool": READ_S}
-        return httpx.Request(
+        request = httpx.Request(
             asking.method, url, headers=headers, content=asking.body or None, extensions={"timeout": timeout}
         )
+        request.stream = _Body(asking.body)
+        return request
 
     def _transport(self) -> httpx.BaseTransport:
         known = self._pool
