@@ -6,6 +6,7 @@ import msgspec
 
 from tappass.engine.credentials import Principal
 from tappass.plane.embedded import EmbeddedPlane
+from tappass.server import logs, metrics
 from tappass.server.placing import owned, placed, placed_by
 from tappass.wire.decisions import ALLOW, NEEDS_APPROVAL, Decision, DecisionRequest
 from tappass.wire.endings import Ending, Settlement
@@ -39,6 +40,13 @@ def answer(plane: EmbeddedPlane, principal: Principal, sent: GovernRequest, toke
         refusal = PolicyBlock(blocked_by=decision.rules[0].id if decision.rules else decision.outcome)
         decision = msgspec.structs.replace(decision, refusal=refusal)
     return answer_of(decision, held=_held(plane, asked, decision), step=step_of(decision))
+
+
+def told(given: GovernAnswer) -> GovernAnswer:
+    """Put an answer into the line of its request and count it; for the request's own task, not a thread."""
+    logs.note(session_id=given.session_id, task_id=given.task_id)
+    metrics.decided(given.outcome)
+    return given
 
 
 def _held(plane: EmbeddedPlane, asked: DecisionRequest, decision: Decision) -> HeldCall | None:

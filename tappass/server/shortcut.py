@@ -69,8 +69,10 @@ class Shortcut:
     async def _answered(self, plane: EmbeddedPlane, principal: Principal, body: bytes) -> bytes:
         asked = _request.decode(body)
         if is_brief(self._house, body):
-            return _encode(deciding.answer(plane, principal, asked))
-        return _encode(await work(deciding.answer, plane, principal, asked))
+            given = deciding.answer(plane, principal, asked)
+        else:
+            given = await work(deciding.answer, plane, principal, asked)
+        return _encode(deciding.told(given))
 
 
 async def _body(receive: Any, taken: list[Any]) -> bytes:

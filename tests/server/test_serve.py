@@ -230,6 +230,28 @@ def test_every_line_of_the_log_is_json_with_ids_and_without_keys(tmp_path: Path)
         assert secret not in served.errors
 
 
+def test_every_decision_is_counted_and_named_in_the_log_whichever_way_it_was_answered(tmp_path: Path) -> None:
+    asked = {"type": "TOOL_CALL", "payload": {"tool": "look"}, "capabilities": ["redact_arguments", "scan_result"]}
+    authzen = {"subject": {"type": "agent", "id": "clerk"}, "action": {"name": "look"}}
+    with serve(tmp_path) as served:
+        with TapPass(served.url, admin_key=served.admin_key) as admin:
+            key = admin.register_agent("clerk").api_key
+        with httpx.Client(base_url=served.url, headers={"Authorization": f"Bearer {key}"}) as client:
+            for number in range(4):
+                answer = client.post("/v1/govern", json=asked | {"behavior_id": f"tsk_{number}"})
+                assert answer.json()["outcome"] == "allow"
+            other = client.post("/access/v1/evaluation", json=authzen | {"resource": {"type": "tool", "id": "look"}})
+            # One who scans no results may not run what is scanned by default.
+            assert other.json()["context"]["outcome"] == "block"
+        told = httpx.get(f"{served.url}/metrics", headers={"Authorization": f"Bearer {served.admin_key}"}).text
+        served.stop()
+    lines = [json.loads(line) for line in served.errors.splitlines() if line.startswith("{")]
+    named = [line["task_id"] for line in lines if line.get("route") in ("/v1/govern", "/access/v1/evaluation")]
+    assert named == ["tsk_0", "tsk_1", "tsk_2", "tsk_3", other.json()["context"]["task_id"]]
+    assert 'tappass_decisions_total{outcome="allow"} 4.0' in told
+    assert 'tappass_decisions_total{outcome="block"} 1.0' in told
+
+
 def _run(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tappass", "serve", *words]
     env = os.environ | {"PYTHONPATH": python_path()}

@@ -11,7 +11,6 @@ from litestar.params import HeaderParameter
 from tappass.engine.credentials import AGENT, Principal
 from tappass.plane.embedded import EmbeddedPlane
 from tappass.server import deciding
-from tappass.server.placing import owned
 from tappass.server.problems import Problem, responses
 from tappass.server.working import work
 from tappass.wire.decisions import ALLOW
@@ -69,6 +68,7 @@ async def evaluate(
 ) -> Response[Evaluated]:
     """Decide, on record, for an enforcement point that tells no ending: a yes is recorded as abandoned at once."""
     answer = await work(_evaluated, plane, principal, data)
+    deciding.told(answer.context)
     return Response(answer, headers={"X-Request-ID": request_id} if request_id else {})
 
 
@@ -78,8 +78,7 @@ def _evaluated(plane: EmbeddedPlane, principal: Principal, asked: Evaluation) ->
     answer = deciding.answer(plane, principal, _question(asked))
     if answer.outcome == ALLOW:
         ending = Ending(session_id=answer.session_id, task_id=answer.task_id, status=ABANDONED, duration_us=0)
-        owned(plane.engine, principal, answer.session_id)
-        plane.engine.settle(ending)
+        deciding.settled(plane, principal, ending)
     return Evaluated(decision=answer.outcome == ALLOW, context=answer)
 
 

@@ -7,7 +7,7 @@ from litestar import post
 
 from tappass.engine.credentials import AGENT, Principal
 from tappass.plane.embedded import EmbeddedPlane
-from tappass.server import deciding, logs, metrics
+from tappass.server import deciding
 from tappass.server.placing import CorrelationHeader
 from tappass.server.problems import responses
 from tappass.server.working import work
@@ -23,10 +23,7 @@ async def decide(
     correlation: CorrelationHeader = "",
 ) -> GovernAnswer:
     """Decide whether a call may run; the answer is on record before it is given."""
-    answer = await work(deciding.answer, plane, principal, data, correlation)
-    logs.note(session_id=answer.session_id, task_id=answer.task_id)
-    metrics.decided(answer.outcome)
-    return answer
+    return deciding.told(await work(deciding.answer, plane, principal, data, correlation))
 
 
 @post("/v1/govern/{behavior_id:str}/ending", status_code=200, opt={"scope": AGENT}, tags=["govern"])
