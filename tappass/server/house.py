@@ -10,6 +10,7 @@ from pathlib import Path
 from tappass.engine.audit.checkpoint import Checkpointer
 from tappass.engine.audit.keys import equality_key, log_key
 from tappass.engine.credentials import Credentials, Principal
+from tappass.engine.engine import Engine
 from tappass.engine.leaves import ORG, PROJECT
 from tappass.engine.settings import Settings
 from tappass.engine.store.opening import POSTGRESQL, kind_of
@@ -17,6 +18,9 @@ from tappass.engine.store.port import KEY, Store
 from tappass.plane.connect import home_of
 from tappass.plane.embedded import EmbeddedPlane
 from tappass.wire.ids import SYSTEM_CLOCK, UUID_IDS, Clock, Ids
+
+# Answers to repeated questions are kept for a day; what is older is forgotten this often, so many at a time.
+SWEEP_S, _AT_ONCE = 60.0, 1000
 
 _AGENTS = "SELECT count(*) FROM agent WHERE org_id = ? AND active = 1"
 
@@ -89,6 +93,7 @@ class House:
             project_id=project_id,
             shared=True,
         )
+        plane.engine.store.every(SWEEP_S, partial(_forget_old, plane.engine))
         # On SQLite a store sees the logs of all organisations, on PostgreSQL its own alone.
         seen = org_id if self.storage == POSTGRESQL else ""
         if seen not in self._checkpointed:
@@ -142,3 +147,8 @@ class House:
     def stop(self) -> None:
         """Write out what waits, sign a checkpoint, let go of the database."""
         self.store.close()
+
+
+def _forget_old(engine: Engine) -> None:
+    while engine.sweep(_AT_ONCE) == _AT_ONCE:
+        pass
