@@ -26,7 +26,7 @@ from tappass.engine.pipelines import Pipelines
 from tappass.engine.recalled import Open
 from tappass.engine.replaying import Asked, Replays
 from tappass.engine.reports import Reports
-from tappass.engine.sessions import ReopenedError, Sessions, not_open
+from tappass.engine.sessions import ClosedError, ReopenedError, Sessions, not_open
 from tappass.engine.signing_keys import SigningKeys
 from tappass.engine.store.port import Store, Tx
 from tappass.engine.voting import Voting
@@ -179,6 +179,12 @@ class Engine:
         try:
             done = self.store.run(write, ahead=ahead)
         except ReopenedError:
+            return self._answer(request, asked)
+        except ClosedError:
+            if self._shared or not request.resume_token:
+                raise not_open(request.session_id) from None
+            # Whoever resumes a call has opened its session too: the close of another process was for its own part.
+            self.sessions.reopen(request.session_id)
             return self._answer(request, asked)
         if isinstance(done, Decision):
             return done

@@ -287,13 +287,13 @@ class Sessions:
         """Make sure, in the transaction of a decision, that a session still stands as this process knows it.
 
         Raises:
-            TapPassConfigError: another process has closed it.
+            ClosedError: another process has closed it.
             ReopenedError: another process has opened it again since, maybe under another policy.
         """
         row = tx.execute(*self.ask(opened)).fetchone()
         if row is None or tuple(row) != (OPEN, opened.record.openings):
             self.forget(opened.record.session_id)
-            raise not_open(opened.record.session_id) if row is None or row[0] != OPEN else ReopenedError
+            raise ClosedError if row is None or row[0] != OPEN else ReopenedError
 
     def close(self, session_id: str, status: str, openings: int = 0) -> bool:
         """Close a session as completed, failed or suspended, durably; tell whether that was still to be done.
@@ -358,6 +358,10 @@ class Sessions:
 
 class ReopenedError(Exception):
     """A session is not the one that this process remembers: it was closed and opened again elsewhere."""
+
+
+class ClosedError(Exception):
+    """A session is open as this process knows it, and was closed by another."""
 
 
 class _TakenError(Exception):

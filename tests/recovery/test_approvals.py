@@ -66,9 +66,7 @@ def test_an_approval_survives_the_end_of_the_process_that_asked(project):
     assert verify_plane(connect(), project).open == {}
 
 
-def test_of_two_processes_redeeming_at_once_one_runs(project):
-    token = asked()
-    approve()
+def two_that_resumed(token: str) -> list[subprocess.Popen[str]]:
     both = [
         subprocess.Popen(
             [sys.executable, str(SCRIPT), "together", token], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -77,6 +75,22 @@ def test_of_two_processes_redeeming_at_once_one_runs(project):
     ]
     for process in both:
         assert process.stdout.readline() == "ready\n"
+    return both
+
+
+def test_one_that_resumed_too_learns_that_the_approval_was_used_though_the_other_has_closed_the_session(project):
+    token = asked()
+    approve()
+    said = [process.communicate("go\n")[0].strip() for process in two_that_resumed(token)]
+    assert said == ["paid", "blocked approval-used"]
+    assert paid(project) == ["5000"]
+    verify_plane(connect(), project)
+
+
+def test_of_two_processes_redeeming_at_once_one_runs(project):
+    token = asked()
+    approve()
+    both = two_that_resumed(token)
     for process in both:
         process.stdin.write("go\n")
         process.stdin.flush()
