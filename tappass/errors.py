@@ -70,13 +70,7 @@ class GovernanceDecision(TapPassError):
     @property
     def correlation(self) -> Correlation:
         """The five ids as one value."""
-        return Correlation(
-            session_id=self.session_id,
-            task_id=self.task_id,
-            agent_uuid=self.agent_uuid,
-            pipeline_uuid=self.pipeline_uuid,
-            audit_url=self.audit_url,
-        )
+        return Correlation.of(self)
 
 
 class PolicyBlockError(GovernanceDecision):

@@ -8,23 +8,21 @@ inside the project; not code that runs as the approver's own user and goes looki
 from __future__ import annotations
 
 import getpass
-import hashlib
 import hmac
 import os
-import secrets
 from pathlib import Path
 
 import msgspec
 
 from tappass.engine.audit.keys import kept
+from tappass.engine.credentials import APPROVER, digest_of, new_key
 from tappass.engine.leaves import Leaves
 from tappass.engine.store.port import Store, Tx
 from tappass.engine.words import worded
 from tappass.errors import TapPassConfigError
 from tappass.wire.ids import SYSTEM_CLOCK, UUID_IDS, Clock, Ids, rfc3339
 
-PREFIX = "tp_approver_"
-SCOPE = "approver"
+SCOPE = APPROVER
 VARIABLE = "TAPPASS_APPROVER_KEY"
 
 _KEYS = (
@@ -125,7 +123,7 @@ class Approvers:
             )
         key = _kept(path)
         # A process that ended between the file and the row is made good for here.
-        self._register(_digest(key), anew)
+        self._register(digest_of(key), anew)
         self.verify(key, f"the key in {path}")
         return Made(path=path, name=identity(), fresh=fresh)
 
@@ -166,7 +164,7 @@ class Approvers:
         name = worded(name, "an approver's name", longest=200)
         if not name.isprintable():
             raise TapPassConfigError("an approver's name is printable text")
-        key, at, org = f"{PREFIX}{secrets.token_urlsafe(32)}", rfc3339(self._clock.time_ns()), self._leaves.org_id
+        key, at, org = new_key(SCOPE), rfc3339(self._clock.time_ns()), self._leaves.org_id
 
         def write(tx: Tx) -> None:
             if any(row[3] == name for row in tx.execute(_KEYS, self._valid()).fetchall()):
@@ -176,7 +174,7 @@ class Approvers:
             if row is None:
                 tx.execute(_NEW_PERSON, (person_id, org, name, SCOPE, at))
             project = self._leaves.project_id
-            tx.execute(_NEW_KEY, (key_id, org, project, person_id, _digest(key), SCOPE, "approver", by.name, at))
+            tx.execute(_NEW_KEY, (key_id, org, project, person_id, digest_of(key), SCOPE, "approver", by.name, at))
             details = {"key_id": key_id, "scope": SCOPE}
             tx.append(self._leaves.event("key.created", actor=by.name, name=name, details=details))
 
@@ -228,7 +226,7 @@ class Approvers:
         Raises:
             TapPassConfigError: it is nobody's, or no longer valid.
         """
-        digest, found = _digest(key), None
+        digest, found = digest_of(key), None
         for key_id, known, person_id, name in self._store.read.query(_KEYS, self._valid()):
             if hmac.compare_digest(known, digest):
                 found = Approver(person_id=person_id, name=name, key_id=key_id)
@@ -240,10 +238,6 @@ class Approvers:
         return (self._leaves.org_id, SCOPE, rfc3339(self._clock.time_ns()))
 
 
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
-
-
 def _kept(path: Path) -> str:
     """Return the key in that file, made if there is no file."""
-    return kept(path, lambda: f"{PREFIX}{secrets.token_urlsafe(32)}\n".encode()).decode("ascii", "replace").strip()
+    return kept(path, lambda: f"{new_key(SCOPE)}\n".encode()).decode("ascii", "replace").strip()

@@ -59,10 +59,8 @@ class Endings:
         event, body = self.leaf(opened, ending, settlement, self._leaves.now())
 
         def write(tx: Tx) -> None:
-            if self._shared and not self._taken(tx, ending):
-                return
-            took, untold = self._budgets.ended(tx, opened, ending)
-            tx.append(_with_budgets(event, took, untold) if took else event, body)
+            if not self._shared or self._taken(tx, ending):
+                self._put(tx, opened, ending, event, body)
 
         ahead = self.asks(ending) if self._shared else ()
         if durable:
@@ -74,9 +72,12 @@ class Endings:
         """Write within a transaction how a call ended; tell whether it was still running."""
         if not (self._taken(tx, ending) if self._shared else self._take(ending)):
             return False
+        self._put(tx, opened, ending, event, body)
+        return True
+
+    def _put(self, tx: Tx, opened: Open, ending: Ending, event: AuditEvent, body: bytes | None) -> None:
         took, untold = self._budgets.ended(tx, opened, ending)
         tx.append(_with_budgets(event, took, untold) if took else event, body)
-        return True
 
     def _take(self, ending: Ending) -> bool:
         mine = self.running.get(ending.task_id) == ending.session_id

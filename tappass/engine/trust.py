@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import secrets
 import uuid
 
 import msgspec
 
 from tappass.engine.approver import Approver
+from tappass.engine.credentials import AGENT, digest_of, new_key
 from tappass.engine.leaves import Leaves
 from tappass.engine.policy.document import TIERS
 from tappass.engine.sessions import DEFAULT_TIER
@@ -17,8 +16,7 @@ from tappass.engine.words import reasoned, worded
 from tappass.errors import TapPassConfigError
 from tappass.wire.ids import SYSTEM_CLOCK, UUID_IDS, Clock, Ids, rfc3339
 
-PREFIX = "tp_"
-SCOPE = "agent"
+SCOPE = AGENT
 REGISTERED, CHANGED = "agent.registered", "tier.changed"
 
 _COLUMNS = "agent_uuid, name, tier, framework, description, active, registered_by, registered_at"
@@ -194,13 +192,12 @@ class Agents:
         Raises:
             TapPassConfigError: there is no agent of that name.
         """
-        agent, key = self.find(name), f"{PREFIX}{secrets.token_urlsafe(32)}"
+        agent, key = self.find(name), new_key(SCOPE)
         key_id, at = self._ids.new("key"), rfc3339(self._clock.time_ns())
         owner = (key_id, self._leaves.org_id, self._leaves.project_id, agent.agent_uuid)
 
         def write(tx: Tx) -> None:
-            digest = hashlib.sha256(key.encode()).digest()
-            tx.execute(_NEW_KEY, (*owner, digest, SCOPE, label, by.name, at))
+            tx.execute(_NEW_KEY, (*owner, digest_of(key), SCOPE, label, by.name, at))
             self._note(tx, "key.created", by, agent, key_id)
 
         self._store.run(write)

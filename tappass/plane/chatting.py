@@ -13,6 +13,7 @@ from tappass.plane.exchange import Asking, Reply, refused, unreadable
 from tappass.plane.refused import decision_in, readable
 from tappass.wire.chat import ChatChunk, ChatRequest, ChatResponse, ToolCall, Usage
 from tappass.wire.codec import encode
+from tappass.wire.correlation import Correlation
 from tappass.wire.findings import Redaction
 from tappass.wire.refusals import BreakGlass
 from tappass.wire.service import OPTIONS, RAISE_ON_REDACTION, RESPECT_BREAKGLASS, RESUME, SESSION, TASK
@@ -104,11 +105,7 @@ def response(reply: Reply, asking: Asking, request: ChatRequest, name: str) -> C
     return ChatResponse(
         content=completion.content,
         model=readable(completion.model),
-        session_id=told.session_id,
-        task_id=told.task_id,
-        agent_uuid=told.agent_uuid,
-        pipeline_uuid=told.pipeline_uuid,
-        audit_url=told.audit_url,
+        **msgspec.structs.asdict(Correlation.of(told)),
         usage=completion.usage or Usage(),
         tool_calls=tuple(calls),
         redactions=told.redactions,
@@ -170,7 +167,7 @@ class ChunkReading:
         if body.error is not None:
             raise _failed(body.error, self._name)
         told = body.tappass or _Told()
-        for name in ("session_id", "task_id", "agent_uuid", "pipeline_uuid", "audit_url"):
+        for name in Correlation.__struct_fields__:
             if said := getattr(body, name) or getattr(told, name):
                 self._ids[name] = said
         self._break_glass = told.break_glass or self._break_glass

@@ -251,13 +251,7 @@ _answer = msgspec.json.Decoder(GovernAnswer)
 
 def _blocking(loose: _Loose) -> Decision:
     """Return a decision that can only block, from an answer that says more than this version knows."""
-    ids = Correlation(
-        session_id=loose.session_id,
-        task_id=loose.task_id,
-        agent_uuid=loose.agent_uuid,
-        pipeline_uuid=loose.pipeline_uuid,
-        audit_url=loose.audit_url,
-    )
+    ids = Correlation.of(loose)
     kinds = [str(obligation.get("kind", "")) for obligation in loose.obligations]
     unknown: Any = tuple(map(UnknownObligation, kinds or ("of this answer",)))
     reason = loose.reason or "was answered in a shape that this version does not know; upgrade tappass"

@@ -80,19 +80,12 @@ def decision_in(body: bytes) -> GovernanceDecision | None:
         return None
     if not said.decision:
         return None
-    ids = Correlation(
-        session_id=said.session_id,
-        task_id=said.task_id,
-        agent_uuid=said.agent_uuid,
-        pipeline_uuid=said.pipeline_uuid,
-        audit_url=said.audit_url,
-    )
     kind, names = _FIELDS.get(said.decision, (PolicyBlockError, ()))
     fields: dict[str, Any] = {name: getattr(said, name) for name in names}
     if not names:
         fields["blocked_by"] = "unknown-decision"
     message = readable(said.message or said.reason) or f"refused with decision {printable(said.decision)!r}"
-    error = kind(message, reason=readable(said.reason), correlation=ids, **fields)
+    error = kind(message, reason=readable(said.reason), correlation=Correlation.of(said), **fields)
     error.ran = said.ran
     return error
 

@@ -73,10 +73,6 @@ def said(event: str, **fields: Any) -> None:
         _log.info(event, **fields)
 
 
-def _encoded(_: Any, __: str, event: MutableMapping[str, Any]) -> bytes:
-    return msgspec.json.encode(event)
-
-
 def _ours(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     event["logger"] = "tappass.server"
     return event

@@ -12,13 +12,14 @@ import msgspec
 
 from tappass.engine.openai_shapes import RESERVED
 from tappass.wire.chat import ChatChunk, ChatRequest, ChatResponse, ToolCall, Usage
+from tappass.wire.correlation import Correlation
 from tappass.wire.findings import Redaction
 from tappass.wire.refusals import BreakGlass
 
 if TYPE_CHECKING:
     from tappass.engine.turns import Turn
 
-CORRELATED = ("session_id", "task_id", "agent_uuid", "pipeline_uuid", "audit_url")
+CORRELATED = Correlation.__struct_fields__
 DONE = b"data: [DONE]\n\n"
 
 
@@ -184,11 +185,7 @@ def governed(turn: Turn, began_ns: int) -> Governed:
         for kind in sorted({finding.kind for finding in turn.found()})
     ]
     return Governed(
-        session_id=ids.session_id,
-        task_id=turn.call.task_id,
-        agent_uuid=ids.agent_uuid,
-        pipeline_uuid=ids.pipeline_uuid,
-        audit_url=ids.audit_url,
+        **msgspec.structs.asdict(ids) | {"task_id": turn.call.task_id},
         blocked=False,
         blocked_by="",
         classification="",

@@ -28,7 +28,6 @@ _KEY, _PROBLEM = "key", "Problem"
 _ANY = (429, 431, 500, 503)
 _KEYED = (401, 403)
 _BODY = (408, 413, 415, 422)
-_METHODS = ("get", "post", "put", "patch", "delete", "head")
 
 
 def described() -> OpenAPIConfig:

@@ -148,18 +148,20 @@ def malformed(error: Exception) -> Problem:
     extra = getattr(error, "extra", None)
     told = extra[0] if isinstance(extra, list) and extra and isinstance(extra[0], dict) else {}
     text = str(told.get("message") or error.__cause__ or "the request cannot be read")
-    said, at, place = text.partition(" - at `")
-    param = (place.rstrip("`").removeprefix("$").lstrip(".") if at else "") or str(told.get("key", "")) or None
+    return _misshapen(text, str(told.get("key", "")))
+
+
+def _misshapen(text: str, key: str = "") -> Problem:
+    """Return the problem in msgspec's words, which end with the place; `key` names it where they do not."""
+    said, _, place = text.partition(" - at `")
+    param = place.rstrip("`").removeprefix("$").lstrip(".") or key or None
     where = f"`{param}`: " if param else ""
     return Problem(422, f"{where}{said[:300]}", code="malformed", param=param)
 
 
 def on_validation(request: Request[Any, Any, Any], error: msgspec.ValidationError) -> Response[bytes]:
     """Answer a shape that a route itself found to be wrong."""
-    said, at, place = str(error).partition(" - at `")
-    param = place.rstrip("`").removeprefix("$").lstrip(".") if at else None
-    where = f"`{param}`: " if param else ""
-    return on_problem(request, Problem(422, f"{where}{said[:300]}", code="malformed", param=param or None))
+    return on_problem(request, _misshapen(str(error)))
 
 
 def on_token(request: Request[Any, Any, Any], error: CorrelationRefused) -> Response[bytes]:

@@ -10,6 +10,8 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
+from tappass.engine.store.opening import SQLITE
+
 if TYPE_CHECKING:
     from tappass.server.house import House
 
@@ -20,7 +22,6 @@ R = TypeVar("R")
 THREADS = 32
 # What is larger takes its time to be read by the detectors.
 BRIEF_BYTES = 16_384
-SQLITE = "sqlite"
 
 _limiter: anyio.lowlevel.RunVar[anyio.CapacityLimiter] = anyio.lowlevel.RunVar("tappass_server_limiter")
 

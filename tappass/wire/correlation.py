@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 
@@ -17,3 +19,8 @@ class Correlation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     agent_uuid: str = ""
     pipeline_uuid: str = ""
     audit_url: str = ""
+
+    @classmethod
+    def of(cls, told: Any) -> Correlation:
+        """Return the five ids of anything that carries them: an error, an answer, a body."""
+        return cls(**{name: getattr(told, name) for name in cls.__struct_fields__})

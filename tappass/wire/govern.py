@@ -165,11 +165,7 @@ def answer_of(decision: Decision, *, held: HeldCall | None = None, step: str = "
         behavior_id=ids.task_id,
         pipeline_id=ids.pipeline_uuid,
         decided_at=decision.decided_at,
-        session_id=ids.session_id,
-        task_id=ids.task_id,
-        agent_uuid=ids.agent_uuid,
-        pipeline_uuid=ids.pipeline_uuid,
-        audit_url=ids.audit_url,
+        **msgspec.structs.asdict(ids),
         details={"blocking_step": step} if step else {},
         obligations=decision.obligations,
         approval=held,
@@ -191,13 +187,7 @@ def decision_of(answer: GovernAnswer) -> Decision:
         )
     return Decision(
         outcome=answer.outcome,
-        correlation=Correlation(
-            session_id=answer.session_id,
-            task_id=answer.task_id,
-            agent_uuid=answer.agent_uuid,
-            pipeline_uuid=answer.pipeline_uuid,
-            audit_url=answer.audit_url,
-        ),
+        correlation=Correlation.of(answer),
         reason=answer.reason,
         refusal=refusal,
         rules=answer.rules,

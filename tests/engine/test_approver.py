@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tappass.engine.approver import PREFIX, VARIABLE, Approvers, identity
+from tappass.engine.approver import VARIABLE, Approvers, identity
+from tappass.engine.credentials import APPROVER, PREFIXES
 from tappass.engine.leaves import Leaves
 from tappass.engine.store.sqlite import SqliteStore
 from tappass.errors import TapPassConfigError
 from tappass.wire.ids import SYSTEM_CLOCK
+
+PREFIX = PREFIXES[APPROVER]
 
 
 @pytest.fixture

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import threading
-import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
@@ -15,6 +13,7 @@ from tappass.engine.store import postgres_migrate
 from tappass.engine.store.ahead import Ask
 from tappass.engine.store.erasing import erase
 from tappass.engine.store.flusher import Flusher
+from tappass.engine.store.leaving import open_stores
 from tappass.engine.store.listeners import Listeners
 from tappass.engine.store.notify import Ear
 from tappass.engine.store.port import OnChange, Tx
@@ -83,7 +82,7 @@ class PostgresStore:
         self, dsn: str, *, org_id: str = DEFAULT_ORG, clock: Clock = SYSTEM_CLOCK, ids: Ids = UUID_IDS
     ) -> None:
         self._view(Shared(dsn, clock, ids), org_id)
-        _open_stores.add(self)
+        open_stores.add(self)
 
     def _view(self, shared: Shared, org_id: str) -> None:
         self._shared, self._org_id = shared, org_id
@@ -221,15 +220,3 @@ class PostgresStore:
 
 def _nothing(tx: Tx) -> None:
     """Write nothing beyond what waits."""
-
-
-_open_stores: weakref.WeakSet[PostgresStore] = weakref.WeakSet()
-
-
-@atexit.register
-def _close_all() -> None:
-    for store in list(_open_stores):
-        try:
-            store.close()
-        except TapPassConnectionError as error:
-            _log.error("%s", error)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import sqlite3
-import weakref
 from collections.abc import Callable, Iterable, Sequence
 from queue import Empty, SimpleQueue
 from typing import TypeVar
@@ -16,6 +14,7 @@ from tappass.engine.store.ahead import Ask
 from tappass.engine.store.connection import MEMORY, Link, closed
 from tappass.engine.store.erasing import erase
 from tappass.engine.store.flusher import Flusher
+from tappass.engine.store.leaving import open_stores
 from tappass.engine.store.listeners import POLL_S, Listeners, Poll
 from tappass.engine.store.loss import Lost
 from tappass.engine.store.outage import cannot_record, is_outage, keeps_connection
@@ -84,7 +83,7 @@ class SqliteStore:
         self.read = Reader(self._link, self._on_writer if self.path == MEMORY else None)
         self._renew()
         forking.join(self)
-        _open_stores.add(self)
+        open_stores.add(self)
 
     def _renew(self) -> None:
         self._lock = forking.Lock()
@@ -195,7 +194,7 @@ class SqliteStore:
                 action()
         finally:
             self._closed = True
-            _open_stores.discard(self)
+            open_stores.discard(self)
             self.read.close()
             with self._lock:
                 self._link.drop()
@@ -331,15 +330,3 @@ class SqliteStore:
 
 def _nothing(tx: Tx) -> None:
     """Write nothing beyond what waits."""
-
-
-_open_stores: weakref.WeakSet[SqliteStore] = weakref.WeakSet()
-
-
-@atexit.register
-def _close_all() -> None:
-    for store in list(_open_stores):
-        try:
-            store.close()
-        except TapPassConnectionError as error:
-            _log.error("%s", error)

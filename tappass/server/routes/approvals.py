@@ -8,6 +8,7 @@ import anyio
 from litestar import Request, get, post
 from litestar.params import Parameter
 
+from tappass.engine.approvals import PENDING
 from tappass.engine.credentials import AGENT, Principal
 from tappass.engine.voting import Held
 from tappass.errors import TapPassConfigError
@@ -20,7 +21,6 @@ from tappass.server.working import work
 from tappass.wire.service import ApprovalRow, Waiting
 from tappass.wire.sessions import SessionRecord
 
-PENDING = "pending"
 LONGEST_S = 30.0
 # What became of it, as the one who asked hears it.
 _STATES = {"expired": "timed_out", "redeemed": "approved"}
