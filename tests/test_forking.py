@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from tappass import ApprovalRequired, PolicyBlockError, forking, tappass_session, tool
-from tappass.engine.detect.detector import pattern
+from tappass.engine.detect.detector import PatternDetector, anchors
+from tappass.engine.detect.detectors import Detectors
 from tappass.engine.policy import conditions
 from tappass.engine.store.sqlite import SqliteStore
 from tappass.forking import Lock, Region
@@ -261,7 +262,26 @@ def test_a_child_can_open_planes_while_other_threads_open_theirs(tmp_path):
 
 def searches():
     # Many states, made as the text needs them: under a lock of RE2's.
-    pattern("(a|b)*a(a|b){14}z").search(bytes(random.choices(b"ab", k=2000)))
+    HEAVY.find("".join(random.choices("ab", k=2000)))
+
+
+def heavy() -> Detectors:
+    source = "(a|b)*a(a|b){14}z"
+    made = PatternDetector(
+        kind="HEAVY",
+        category="pii",
+        max_length=3000,
+        anchor="[ab]",
+        head=source,
+        read=lambda view, head: None,
+        tail="a",
+    )
+    detectors = Detectors([])
+    detectors._own, detectors._match = [made], anchors([made.anchor]).Match
+    return detectors
+
+
+HEAVY = heavy()
 
 
 def judges():

@@ -48,47 +48,18 @@ class Detector(Protocol):
         ...
 
 
-class Pattern:
-    """A compiled pattern over folded bytes. RE2 works without the GIL, and with locks that a fork must not meet."""
-
-    __slots__ = ("_compiled",)
-
-    def __init__(self, compiled: Any) -> None:
-        self._compiled = compiled
-
-    def search(self, view: bytes, at: int = 0) -> Any:
-        """Return the first match from a place on, or None."""
-        with forking.unforked:
-            return self._compiled.search(view, at)
-
-    def match(self, view: bytes, at: int = 0, end: int | None = None) -> Any:
-        """Return the match at a place, or None; it ends at `end` at the latest."""
-        with forking.unforked:
-            return self._compiled.match(view, at, end)
-
-    def fullmatch(self, view: bytes) -> Any:
-        """Return the match that is all of it, or None."""
-        with forking.unforked:
-            return self._compiled.fullmatch(view)
-
-    def finditer(self, view: bytes) -> list[Any]:
-        """Return every match."""
-        with forking.unforked:
-            return list(self._compiled.finditer(view))
-
-
 @lru_cache(maxsize=256)
-def pattern(source: str) -> Pattern:
-    """Compile a pattern over folded bytes."""
+def pattern(source: str) -> Any:
+    """Compile a pattern over folded bytes; used where a fork waits for it, see `Detectors`."""
     options = re2.Options()
     options.encoding = re2.Options.Encoding.LATIN1
     options.log_errors = False
     with forking.unforked:
-        return Pattern(re2.compile(source.encode("latin-1"), options))
+        return re2.compile(source.encode("latin-1"), options)
 
 
-def anchors(sources: Iterable[str]) -> Callable[[bytes], Iterable[int]]:
-    """Compile anchors into one set; return what tells which of them occur in folded bytes."""
+def anchors(sources: Iterable[str]) -> Any:
+    """Compile anchors into one set; its `Match` tells which of them occur in folded bytes."""
     options = re2.Options()
     options.encoding = re2.Options.Encoding.LATIN1
     compiled = re2.Set.SearchSet(options)
@@ -96,12 +67,7 @@ def anchors(sources: Iterable[str]) -> Callable[[bytes], Iterable[int]]:
         compiled.Add(source.encode("latin-1"))
     with forking.unforked:
         compiled.Compile()
-
-    def occurring(view: bytes) -> Iterable[int]:
-        with forking.unforked:
-            return compiled.Match(view) or ()
-
-    return occurring
+    return compiled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 
+from tappass import forking
 from tappass.enforcement.redaction import StreamRedactor, texts
 from tappass.engine.detect import keys, personal, phone, secrets
 from tappass.engine.detect.detector import CONTEXT, LOOKAHEAD, Detector, PatternDetector, anchors, cut_off
@@ -101,16 +102,17 @@ class Detectors:
         self._short = [d for d in self._own if d.max_length <= _SHORT]
         self._long = [d for d in self._own if d.max_length > _SHORT]
         self._tail = "|".join(d.tail for d in self._short)
-        self._match: Callable[[bytes], Iterable[int]] = (
-            anchors(d.anchor for d in self._own) if self._own else lambda view: ()
-        )
+        self._match: Any = anchors(d.anchor for d in self._own).Match if self._own else lambda view: ()
 
     def find(self, text: str) -> list[Finding]:
         """Return the matches in a text, sorted by place; they may overlap."""
         view = fold(text)
-        found = [
-            self._own[i].finding(span) for i in self._match(view) for span in sorted(set(self._own[i].spans(view)))
-        ]
+        with forking.unforked:
+            found = [
+                self._own[i].finding(span)
+                for i in self._match(view) or ()
+                for span in sorted(set(self._own[i].spans(view)))
+            ]
         for detector in self._others:
             found += detector.find(text)
         found.sort(key=lambda f: (f.start, -f.end, f.kind))
@@ -133,7 +135,9 @@ class Detectors:
             written = _encode(value)
         except (TypeError, ValueError, OverflowError, RecursionError, UnicodeEncodeError):
             return True
-        return bool(self._match(written if written.isascii() else fold(written.decode())))
+        view = written if written.isascii() else fold(written.decode())
+        with forking.unforked:
+            return bool(self._match(view))
 
     def window(self) -> int:
         """Return how many code points from a match's start on can change it; 0: there is no bound."""
@@ -143,9 +147,10 @@ class Detectors:
     def open_at(self, text: str) -> int:
         """Return where the earliest match begins that the end of this text may have cut off, or the text's length."""
         view = fold(text)
-        starts = [detector.open_at(view) for detector in self._long]
-        if self._short:
-            starts.append(cut_off(view, self._tail, max(detector.max_length for detector in self._short)))
+        with forking.unforked:
+            starts = [detector.open_at(view) for detector in self._long]
+            if self._short:
+                starts.append(cut_off(view, self._tail, max(detector.max_length for detector in self._short)))
         starts += (len(view) - detector.max_length - LOOKAHEAD for detector in self._others)
         return min(starts, default=len(view))
 
