@@ -108,25 +108,26 @@ class Detectors:
         """Return the matches in a text, sorted by place; they may overlap."""
         view = fold(text)
         with forking.unforked:
-            found = [
-                self._own[i].finding(span)
-                for i in self._match(view) or ()
-                for span in sorted(set(self._own[i].spans(view)))
-            ]
+            found = self._own_in(view)
         for detector in self._others:
             found += detector.find(text)
-        found.sort(key=lambda f: (f.start, -f.end, f.kind))
-        return found
+        return _sorted(found)
 
     def inspect(self, value: Any, root: str = "") -> tuple[Finding, ...]:
         """Return the matches in every text of a JSON-typed value, `where` beginning with `root`."""
-        if not self._others and (is_short(value) or not self._may_match(value)):
+        if self._others:
+            return _placed((where, self.find(text)) for where, text in texts(value, root))
+        if is_short(value):
             return ()
-        return tuple(
-            msgspec.structs.replace(finding, where=where)
-            for where, text in texts(value, root)
-            for finding in self.find(text)
-        )
+        with forking.unforked:
+            if not self._may_match(value):
+                return ()
+            return _placed((where, _sorted(self._own_in(fold(text)))) for where, text in texts(value, root))
+
+    def _own_in(self, view: bytes) -> list[Finding]:
+        """Return what our own detectors find; a fork waits for that."""
+        own = self._own
+        return [own[i].finding(span) for i in self._match(view) or () for span in sorted(set(own[i].spans(view)))]
 
     def _may_match(self, value: Any) -> bool:
         """Say whether an anchor occurs anywhere, at the price of one encoding for the whole value."""
@@ -135,9 +136,7 @@ class Detectors:
             written = _encode(value)
         except (TypeError, ValueError, OverflowError, RecursionError, UnicodeEncodeError):
             return True
-        view = written if written.isascii() else fold(written.decode())
-        with forking.unforked:
-            return bool(self._match(view))
+        return bool(self._match(written if written.isascii() else fold(written.decode())))
 
     def window(self) -> int:
         """Return how many code points from a match's start on can change it; 0: there is no bound."""
@@ -167,6 +166,15 @@ class Detectors:
             context=CONTEXT,
             open_at=self.open_at,
         )
+
+
+def _sorted(found: list[Finding]) -> list[Finding]:
+    found.sort(key=lambda f: (f.start, -f.end, f.kind))
+    return found
+
+
+def _placed(found: Iterable[tuple[str, list[Finding]]]) -> tuple[Finding, ...]:
+    return tuple([msgspec.structs.replace(finding, where=where) for where, there in found for finding in there])
 
 
 def is_short(value: Any) -> bool:
