@@ -67,13 +67,17 @@ _HOMES = {
     "tool": "decorators",
 }
 
+# The adapter that governs a framework's tool objects, by the class that they derive from.
+_TOOL_ADAPTERS: dict[str, str] = {}
+
 __version__ = VERSION
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'tappass' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"tappass.{_HOMES[name]}"), name)
+    home = _HOMES[name]
+    value = getattr(importlib.import_module(home if home.startswith("tappass_adapters") else f"tappass.{home}"), name)
     globals()[name] = value
     return value
 

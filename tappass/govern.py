@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable
 from typing import TypeVar
 
+import tappass
 from tappass.decorators import govern_callable
 from tappass.enforcement.projection import Encoders
 from tappass.errors import TapPassConfigError
+from tappass.gates import Governing
 from tappass.session.session import Options
 
 T = TypeVar("T")
@@ -27,7 +30,8 @@ def govern(
     """Govern a list of tools: what comes out is of the same kind, in the same order.
 
     Args:
-        tools: functions, coroutine functions, generators, methods, partials, callable objects.
+        tools: functions, coroutine functions, generators, methods, partials, callable objects; tool objects of the
+            frameworks that have a guard.
         url: the plane that decides, if not the active session's.
         api_key: the key for that url, and for no other.
         encoders: how to show values that have no JSON projection, by argument name or by type.
@@ -48,4 +52,16 @@ def govern(
         on_approval=on_approval,
         approval_timeout_s=approval_timeout_s,
     )
-    return [govern_callable(tool, None, url, api_key, encoders or {}, options) for tool in tools]
+    governing = Governing(url=url, api_key=api_key, encoders=encoders, options=options)
+    return [
+        govern_callable(tool, None, url, api_key, encoders or {}, options)
+        if (adapter := adapter_of(tool)) is None
+        else importlib.import_module(adapter).govern_tool(tool, governing)
+        for tool in tools
+    ]
+
+
+def adapter_of(tool: object) -> str | None:
+    """Return the module of the adapter for a framework's tool object, None for what is no such object."""
+    names = (f"{kind.__module__}.{kind.__qualname__}" for kind in type(tool).__mro__)
+    return next((tappass._TOOL_ADAPTERS[name] for name in names if name in tappass._TOOL_ADAPTERS), None)

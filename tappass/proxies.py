@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import wrapt
 
-from tappass.scopes import UnitOfWork, around
+from tappass.around import around
 from tappass.toolspec import ToolSpec
+
+if TYPE_CHECKING:
+    from tappass.scopes import Unit
 
 
 class GovernedCallable(wrapt.ObjectProxy[Any]):
@@ -79,7 +82,7 @@ class GovernedMethod(wrapt.ObjectProxy[Any]):
 class SessionCallable(wrapt.ObjectProxy[Any]):
     """An object with a session around each of its calls; copies and pickles are as the original."""
 
-    def __init__(self, wrapped: Any, again: Callable[[], UnitOfWork]) -> None:
+    def __init__(self, wrapped: Any, again: Callable[[], Unit]) -> None:
         super().__init__(wrapped)
         self._self_again = again
         self._self_call = around(type(wrapped).__call__, again)

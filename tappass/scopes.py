@@ -3,40 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import inspect
-import types
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-import decorator
-
+from tappass.around import around, once, title
 from tappass.enforcement.latch import Latch
 from tappass.enforcement.projection import Unprojectable, project
 from tappass.enforcement.verdicts import printable
 from tappass.errors import ApprovalRequired, TapPassConfigError, TapPassError
 from tappass.plane.connect import connect
-from tappass.session.context import current_session, enter
+from tappass.session.context import Entered, current_session
 from tappass.session.registry import registry
 from tappass.session.session import COMPLETED, FAILED, SUSPENDED, Options, Session
-from tappass.toolspec import MARK as TOOL_MARK
-from tappass.toolspec import ToolSpec, is_function
 from tappass.wire.sessions import Opening
 
 if TYPE_CHECKING:
     from tappass.enforcement.port import Plane
     from tappass.wire.sessions import SessionRecord
 
-P = ParamSpec("P")
-R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
 
-MARK = "__tappass_unit__"
 
-
-class UnitOfWork:
-    """One session scope; opened anew for each call where it decorates, used once where it is entered."""
+class Unit:
+    """One unit of work; opened anew for each call where it decorates, used once where it is entered."""
 
     def __init__(
         self,
@@ -52,8 +43,9 @@ class UnitOfWork:
         self._api_key = api_key
         self._options = options or Options()
         self._reraise = reraise
-        self._before: Session | None = None
         self._session: Session | None = None
+        self._around: Session | None = None
+        self._active: Any = None
 
     # Opening and closing, in parts that the sync and the async side share.
 
@@ -67,7 +59,7 @@ class UnitOfWork:
         """Return the opening with its parent, and the options with what the parent leaves to inherit."""
         if self._session is not None:
             raise TapPassConfigError("a session is entered once; call tappass_session() again for another")
-        parent = current_session()
+        parent = self._around = self._parent()
         if parent is None:
             return self._opening, self._options
         options = self._options.over(parent.options)
@@ -77,8 +69,18 @@ class UnitOfWork:
         fields = {name: getattr(self._opening, name) for name in self._opening.__struct_fields__}
         return Opening(**(fields | inherited)), options
 
+    def _parent(self) -> Session | None:
+        return current_session()
+
+    def _latch(self) -> Latch:
+        return Latch()
+
     def _opened(self, record: Any, plane: Plane, options: Options) -> Session:
-        self._session = Session(record, plane, options, latch=Latch())
+        self._session = Session(record, plane, options, latch=self._latch())
+        self._session.brings_back = self._reraise
+        if (parent := self._around) is not None and parent.plane is plane:
+            # What is resumed around it is resumed in it.
+            self._session.resume_token = parent.resume_token
         registry.add(self._session)
         return self._session
 
@@ -89,11 +91,21 @@ class UnitOfWork:
         registry.discard(session)
         swallowed = session.latch.last if self._reraise and error is None and session.latch is not None else None
         cause = error or swallowed
+        if self._reraise and isinstance(cause, TapPassError) and self._around is not None:
+            # The framework around may swallow it in its turn.
+            self._around.let_stand(cause)
         if cause is None or isinstance(cause, GeneratorExit):
             session.status = COMPLETED
         else:
             session.status = SUSPENDED if isinstance(cause, ApprovalRequired) else FAILED
         return session.status, swallowed
+
+    def active(self) -> AbstractContextManager[Any]:
+        """Return a context in which the session is the active one; what was is restored after it."""
+        return Entered(self._session)
+
+    def foresee(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Look at what will be called, before the session is opened."""
 
     # Sync.
 
@@ -117,15 +129,24 @@ class UnitOfWork:
         if swallowed is not None:
             raise swallowed
 
-    def __enter__(self) -> Session:
+    def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call what the unit decorates, inside it."""
+        return function(*args, **kwargs)
+
+    def deliver(self, result: Any) -> Any:
+        """Return what the caller gets of a result that may go on inside the unit."""
+        return result
+
+    def __enter__(self) -> Any:
         session = self.open()
-        self._before = enter(session)
+        self._active = self.active()
+        self._active.__enter__()
         return session
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        enter(self._before)
+        self._active.__exit__(kind, error, trace)
         self.close(error)
 
     # Async.
@@ -150,22 +171,33 @@ class UnitOfWork:
         if swallowed is not None:
             raise swallowed
 
-    async def __aenter__(self) -> Session:
+    async def __aenter__(self) -> Any:
         session = await self.aopen()
-        self._before = enter(session)
+        self._active = self.active()
+        self._active.__enter__()
         return session
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        enter(self._before)
+        self._active.__exit__(kind, error, trace)
         await self.aclose(error)
 
     # As a decorator.
 
     def __getstate__(self) -> dict[str, Any]:
         # Not the key: a pickle may go anywhere, a key only to its server.
-        return self.__dict__ | {"_api_key": None, "_session": None, "_before": None}
+        return self.__dict__ | {"_api_key": None, "_session": None, "_around": None, "_active": None}
+
+
+class UnitOfWork(Unit):
+    """A session scope: `with`, `async with`, or a decorator."""
+
+    if TYPE_CHECKING:
+
+        def __enter__(self) -> Session: ...
+
+        async def __aenter__(self) -> Session: ...
 
     def _again(self) -> UnitOfWork:
         return UnitOfWork(
@@ -175,107 +207,6 @@ class UnitOfWork:
     def __call__(self, function: F, /) -> F:
         """Return the function with a session around each of its calls, of the same kind."""
         return around(function, self._again)  # type: ignore[no-any-return]
-
-
-def around(function: Any, again: Callable[[], UnitOfWork]) -> Any:
-    """Wrap one kind of callable in units of work."""
-    if isinstance(function, staticmethod | classmethod):
-        return type(function)(around(function.__func__, again))
-    if isinstance(function, types.MethodType):
-        return types.MethodType(around(function.__func__, again), function.__self__)
-    if inspect.isclass(function) or not callable(function):
-        raise TapPassConfigError(f"a session cannot stand around {function!r:.80}; decorate a function or a method")
-    wrapper: Any
-    if inspect.isasyncgenfunction(function):
-        wrapper = functools.wraps(function)(_around_astream(function, again))
-    elif inspect.isgeneratorfunction(function):
-        wrapper = functools.wraps(function)(_around_stream(function, again))
-    elif is_function(function):
-        wrapper = decorator.decorate(function, _caller(function, again), kwsyntax=True)
-    else:
-        from tappass.proxies import SessionCallable
-
-        return SessionCallable(function, again)
-    if isinstance(spec := getattr(wrapper, TOOL_MARK, None), ToolSpec):
-        spec.cover(wrapper)
-    return wrapper
-
-
-def _caller(function: Any, again: Callable[[], UnitOfWork]) -> Any:
-    if inspect.iscoroutinefunction(function):
-
-        async def acaller(inner: Any, /, *args: Any, **kwargs: Any) -> Any:
-            async with again():
-                return await inner(*args, **kwargs)
-
-        return acaller
-
-    def caller(inner: Any, /, *args: Any, **kwargs: Any) -> Any:
-        with again():
-            return inner(*args, **kwargs)
-
-    return caller
-
-
-def _around_stream(function: Any, again: Callable[[], UnitOfWork]) -> Any:
-    def stream(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        unit = again()
-        session = unit.open()
-        source = function(*args, **kwargs)
-        step: Callable[[], Any] = functools.partial(next, source)
-        try:
-            while True:
-                before = enter(session)
-                try:
-                    item = step()
-                except StopIteration as stop:
-                    unit.close()
-                    return stop.value
-                finally:
-                    # Never active across a yield: the caller's code is not in this session.
-                    enter(before)
-                try:
-                    step = functools.partial(source.send, (yield item))
-                except GeneratorExit:
-                    raise
-                except BaseException as error:
-                    step = functools.partial(source.throw, error)
-        except BaseException as error:
-            source.close()
-            unit.close(error)
-            raise
-
-    return stream
-
-
-def _around_astream(function: Any, again: Callable[[], UnitOfWork]) -> Any:
-    async def stream(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        unit = again()
-        session = await unit.aopen()
-        source = function(*args, **kwargs)
-        step: Callable[[], Any] = functools.partial(anext, source)
-        try:
-            while True:
-                before = enter(session)
-                try:
-                    item = await step()
-                except StopAsyncIteration:
-                    break
-                finally:
-                    enter(before)
-                try:
-                    step = functools.partial(source.asend, (yield item))
-                except GeneratorExit:
-                    raise
-                except BaseException as error:
-                    step = functools.partial(source.athrow, error)
-        except BaseException as error:
-            await source.aclose()
-            await unit.aclose(error)
-            raise
-        await unit.aclose()
-
-    return stream
 
 
 def tappass_session(
@@ -379,22 +310,7 @@ def governed(function: Any = None, /, *, name: str = "", **options: Any) -> Any:
         raise TapPassConfigError(f"@governed takes its options by name; write @governed(name={function!r})")
 
     def decorate(target: Any) -> Any:
-        asked = options | {"name": name, "api_key": hash(options.get("api_key"))}  # never the key itself
-        nothing: dict[str, Any] = {}
-        known_asked, known_id = getattr(target, MARK, (nothing, 0))
-        if known_id == id(target):
-            if other := sorted(o for o in asked.keys() | known_asked.keys() if asked.get(o) != known_asked.get(o)):
-                raise TapPassConfigError(f"`{title(target)}` has a session already, with other options: {other}")
-            return target
-        wrapper = tappass_session(name=name or title(target), **options)(target)
-        # The id tells this wrapper from one that merely copied its attributes.
-        with contextlib.suppress(AttributeError):
-            setattr(wrapper, MARK, (asked, id(wrapper)))
-        return wrapper
+        asked = options | {"name": name}
+        return once("@governed", asked, target, tappass_session(name=name or title(target), **options))
 
     return decorate if function is None else decorate(function)
-
-
-def title(target: Any) -> str:
-    """Return what a callable is called."""
-    return getattr(target, "__name__", "") or type(target).__name__

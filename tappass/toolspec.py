@@ -83,7 +83,11 @@ class ToolSpec:
             originals = self.signature.bind(args, kwargs)
         except TypeError as error:
             raise TypeError(f"{self.name}() {error}") from None
-        arguments, types = project_arguments(self.name, originals, self.encoders)
+        try:
+            arguments, types = project_arguments(self.name, originals, self.encoders)
+        except TapPassConfigError as error:
+            session.let_stand(error)
+            raise
         definition = self._definition or self.definition()
         action = Action(
             kind="tool",

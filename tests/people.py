@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tappass.engine.approver import Approver
 from tappass.engine.breakglass import BreakGlasses, BreakGlassRow
 from tappass.engine.leaves import Leaves
@@ -55,3 +57,31 @@ class People:
     def types(self, beginning: str) -> list[tuple[str, str]]:
         """Return type and actor of the leaves whose type begins so."""
         return [(event.type, event.actor) for event in self.plane.events() if event.type.startswith(beginning)]
+
+
+def voter(engine: Any, name: str) -> Approver:
+    """Return somebody who may approve, as their key would identify them."""
+    engine.store.run(
+        lambda tx: tx.execute(
+            "INSERT INTO person (person_id, org_id, name, roles, created_at) VALUES (?, 'org_local', ?, 'approver', '')"
+            " ON CONFLICT DO NOTHING",
+            (f"per_{name}", name),
+        )
+    )
+    return Approver(person_id=f"per_{name}", name=name, key_id=f"key_{name}")
+
+
+def agree(engine: Any) -> int:
+    """Have somebody approve all that waits; return how many that were."""
+    held = engine.voting.list()
+    for row in held:
+        assert engine.voting.approve(row.approval_id, voter(engine, "ann"), "ok").state == "approved"
+    return len(held)
+
+
+def disagree(engine: Any) -> int:
+    """Have somebody deny all that waits; return how many that were."""
+    held = engine.voting.list()
+    for row in held:
+        assert engine.voting.deny(row.approval_id, voter(engine, "ann"), "no").state == "denied"
+    return len(held)

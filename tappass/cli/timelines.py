@@ -9,9 +9,9 @@ from rich.tree import Tree
 
 from tappass.cli.console import inline, shown
 from tappass.engine import phrases
-from tappass.engine.chat_arguments import prompt_text
 from tappass.engine.phrases import minute
 from tappass.engine.timeline import ApprovalLine, CallLine, Timeline
+from tappass.wire.chat import prompt_text
 
 _VALUE, _ARGUMENTS = 60, 160
 _TONES = {"good": "green", "held": "bold yellow", "bad": "bold red", "warn": "yellow"}

@@ -17,7 +17,7 @@ from tappass.enforcement.obligations import bounded, scan_of
 from tappass.enforcement.reading import Reading
 from tappass.enforcement.showing import released, show
 from tappass.enforcement.verdicts import break_glass, refusal
-from tappass.errors import GovernanceDecision
+from tappass.errors import GovernanceDecision, TapPassError
 from tappass.wire.decisions import Decision
 from tappass.wire.endings import COMPLETED, FAILED, Ending, Settlement
 from tappass.wire.findings import kinds_in
@@ -42,6 +42,7 @@ def enforce(call: Call) -> Flow[Any]:
         raise  # the driver settles: a closing generator may not yield
     except BaseException as error:
         yield from ended(call.ending(status_of(error), error))
+        note(call, error)
         raise
     return (yield from settle(call, decision, result))
 
@@ -68,7 +69,7 @@ def admit(call: Call) -> Flow[Decision]:
         refused = break_glass(decision, decision.break_glass, call.action.name)
         yield from ended(call.ending(FAILED, refused))
     if refused is None:
-        if latch is not None and latch.last is not None:
+        if latch is not None and latch.stands:
             latch.passed(latch_key(action_bytes(call.action), pipeline))
         return decision
     keep(call, refused)
@@ -84,6 +85,7 @@ def asked(call: Call) -> Flow[Decision]:
     except BaseException as error:
         # The answer may be on record although it never arrived; the plane ignores endings of what it never decided.
         yield from ended(call.ending(status_of(error), error))
+        note(call, error)
         raise
     return decision
 
@@ -100,6 +102,12 @@ def keep(call: Call, error: GovernanceDecision) -> None:
         latch.keep(latch_key(action_bytes(call.action), call.scope.correlation.pipeline_uuid), error)
 
 
+def note(call: Call, error: BaseException) -> None:
+    """Let an error of ours stand, for a guard to bring back where a framework swallows it."""
+    if isinstance(error, TapPassError) and (latch := call.scope.latch) is not None:
+        latch.note(latch_key(action_bytes(call.action), call.scope.correlation.pipeline_uuid), error)
+
+
 def settle(call: Call, decision: Decision, result: Any) -> Flow[Any]:
     """Close the record of a call that completed; return its result, redacted where the plane says so."""
     scan = scan_of(decision)
@@ -107,8 +115,12 @@ def settle(call: Call, decision: Decision, result: Any) -> Flow[Any]:
         yield from do(Settle(call.ending(COMPLETED)))
         return result
     shown, opaque = show(result)
-    settlement: Settlement = yield Settle(call.ending(COMPLETED, scan=scan, result=shown, opaque=opaque))
-    return released(call, decision, settlement, result)
+    try:
+        settlement: Settlement = yield Settle(call.ending(COMPLETED, scan=scan, result=shown, opaque=opaque))
+        return released(call, decision, settlement, result)
+    except TapPassError as error:
+        note(call, error)
+        raise
 
 
 def enforce_stream(call: Call) -> Flow[Any]:
@@ -125,6 +137,7 @@ def enforce_stream(call: Call) -> Flow[Any]:
         raise
     except BaseException as error:
         yield from ended(call.ending(status_of(error), error, **seen(scanner)))
+        note(call, error)
         raise
     yield from do(Settle(call.ending(COMPLETED, **seen(scanner))))
     return value

@@ -12,6 +12,7 @@ from tappass.errors import (
     BreakGlassActive,
     GovernanceDecision,
     PolicyBlockError,
+    TapPassError,
     ToolIntegrityViolation,
     TrustTierDenied,
 )
@@ -42,16 +43,27 @@ def refusal_of_budget(refusal: GovernanceDecision) -> bool:
 class Latch:
     """The refusals of one session, the oldest forgotten beyond `LIMIT`.
 
-    `last` is the refusal that a guard raises again when its unit ends as if nothing had been refused.
+    What was refused, or failed to be recorded, *stands* until the same action is let run, or the model was told: a
+    guard raises the last that stands when its unit ends as if nothing had been refused.
     """
 
     def __init__(self) -> None:
         self._known: OrderedDict[bytes, GovernanceDecision] = OrderedDict()
-        self.last: GovernanceDecision | None = None
-        self._last_key = b""
+        self._standing: OrderedDict[bytes, TapPassError] = OrderedDict()
 
     def __bool__(self) -> bool:
         return bool(self._known)
+
+    @property
+    def last(self) -> TapPassError | None:
+        """The error that a guard brings back, None if none stands."""
+        with _lock:
+            return next(reversed(self._standing.values()), None)
+
+    @property
+    def stands(self) -> bool:
+        """Whether any refusal stands; takes no lock."""
+        return bool(self._standing)
 
     def find(self, key: bytes) -> GovernanceDecision | None:
         """Return the refusal of this very action to be raised anew, or None."""
@@ -62,15 +74,34 @@ class Latch:
     def passed(self, key: bytes) -> None:
         """Note that an action was let run: a refusal of it is no longer what a guard brings back."""
         with _lock:
-            if key == self._last_key:
-                self.last, self._last_key = None, b""
+            self._standing.pop(key, None)
+
+    def told(self, error: TapPassError) -> None:
+        """Note that the model was told of an error instead: it no longer stands."""
+        with _lock:
+            for key in [key for key, stands in self._standing.items() if _alike(stands, error)]:
+                del self._standing[key]
+
+    def note(self, key: bytes, error: TapPassError) -> None:
+        """Let an error stand that is asked about anew each time: a result withheld, a plane that cannot be reached."""
+        with _lock:
+            if any(stands is error for stands in self._standing.values()):
+                return  # it came through another call
+            self._standing[key] = error
+            self._standing.move_to_end(key)
+            while len(self._standing) > LIMIT:
+                self._standing.popitem(last=False)
 
     def keep(self, key: bytes, refusal: GovernanceDecision) -> None:
         """Remember a refusal; what may have changed is asked again: what people say, what is left of a budget."""
+        self.note(key, refusal)
         with _lock:
-            self.last, self._last_key = refusal, key
             if not isinstance(refusal, _CHANGEABLE) and not refusal_of_budget(refusal):
                 # Without its traceback, which would keep every frame and argument on the way alive.
                 self._known[key] = copy.copy(refusal)
                 while len(self._known) > LIMIT:
                     self._known.popitem(last=False)
+
+
+def _alike(one: TapPassError, other: TapPassError) -> bool:
+    return one is other or (type(one) is type(other) and str(one) == str(other))

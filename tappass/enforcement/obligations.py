@@ -10,6 +10,7 @@ from tappass.enforcement.redaction import KEY
 from tappass.enforcement.showing import Unrebuildable, rebuild
 from tappass.enforcement.verdicts import printable, redacted, unknown_obligation
 from tappass.errors import PolicyBlockError, TapPassConfigError
+from tappass.wire.correlation import Correlation
 from tappass.wire.decisions import Decision
 from tappass.wire.findings import Redaction
 from tappass.wire.obligations import RedactArguments, ScanResult
@@ -46,14 +47,19 @@ def _redacted(call: Call, obligation: RedactArguments, decision: Decision) -> di
         clean = rebuild(call.originals, obligation.redactions)
     except (Unrebuildable, TapPassConfigError) as error:
         inside = f"inside a {error}, which cannot be rebuilt" if isinstance(error, Unrebuildable) else "where it is not"
-        reason = f"holds what must be redacted {inside}"
-        raise PolicyBlockError(
-            f"`{printable(call.action.name)}` {reason}; nothing ran; see {decision.correlation.audit_url}",
-            blocked_by="argument-not-redactable",
-            reason=reason,
-            correlation=decision.correlation,
-        ) from None
+        raise not_redactable(call.action.name, inside, decision.correlation) from None
     return {name: value for name, value in clean.items() if value is not call.originals[name]}
+
+
+def not_redactable(name: str, inside: str, ids: Correlation) -> PolicyBlockError:
+    """Return the block for a call that may only run redacted, where its arguments cannot be replaced."""
+    reason = f"holds what must be redacted {inside}"
+    return PolicyBlockError(
+        f"`{printable(name)}` {reason}; nothing ran; see {ids.audit_url}",
+        blocked_by="argument-not-redactable",
+        reason=reason,
+        correlation=ids,
+    )
 
 
 def _refuse_beside(call: Call, redaction: Redaction) -> None:

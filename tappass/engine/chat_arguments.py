@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from tappass.wire.chat import ChatRequest
+from tappass.wire.chat import ChatRequest, prompt_text
 
 
 def arguments_of(request: ChatRequest) -> dict[str, Any]:
@@ -21,21 +21,9 @@ def arguments_of(request: ChatRequest) -> dict[str, Any]:
     }
 
 
-def prompt_text(messages: tuple[dict[str, Any], ...]) -> str:
-    """Return the text of all messages, one per line."""
-    return "\n".join(text for message in messages for text in _texts(message.get("content")))
-
-
 def printable(text: str) -> str:
     """Return a short text that only an upstream vouches for, fit for a record and a log line."""
     return "".join(letter for letter in text[:200] if letter.isprintable())
-
-
-def _texts(content: Any) -> list[str]:
-    if isinstance(content, str):
-        return [content]
-    parts = content if isinstance(content, list | tuple) else []
-    return [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
 
 
 def with_arguments(asked: ChatRequest, changed: dict[str, Any]) -> ChatRequest:

@@ -33,6 +33,21 @@ def enter(session: Session | None) -> Session | None:
     return before
 
 
+class Entered:
+    """A context in which a session is the active one."""
+
+    __slots__ = ("_before", "_session")
+
+    def __init__(self, session: Session | None) -> None:
+        self._session = session
+
+    def __enter__(self) -> None:
+        self._before = enter(self._session)
+
+    def __exit__(self, *_: object) -> None:
+        enter(self._before)
+
+
 def carry(function: Callable[P, R]) -> Callable[P, R]:
     """Return a function that runs in the session that is active now, on whatever thread it is called.
 

@@ -9,7 +9,7 @@ import msgspec
 from tappass.enforcement.action import RAISE, WAIT
 from tappass.enforcement.effects import running
 from tappass.enforcement.latch import Latch
-from tappass.errors import TapPassConfigError
+from tappass.errors import TapPassConfigError, TapPassError
 from tappass.session.stamps import Stamps
 from tappass.wire.correlation import Correlation
 from tappass.wire.sessions import OBSERVE
@@ -20,19 +20,26 @@ if TYPE_CHECKING:
     from tappass.wire.sessions import SessionRecord
 
 OPEN, COMPLETED, FAILED, SUSPENDED = "open", "completed", "failed", "suspended"
+TELL = "tell"
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What a caller asked for; the innermost that says anything wins, None says nothing."""
+    """What a caller asked for; the innermost that says anything wins, None says nothing.
+
+    `on_block` is a guard's: `raise`, or `tell` the model and go on.
+    """
 
     raise_on_redaction: bool | None = None
     respect_breakglass: bool | None = None
     on_approval: str | None = None
     approval_timeout_s: float | None = None
+    on_block: str | None = None
 
     def __post_init__(self) -> None:
         if self.on_approval not in (None, RAISE, WAIT):
             raise TapPassConfigError(f"on_approval={self.on_approval!r} is unknown; use {RAISE!r} or {WAIT!r}")
+        if self.on_block not in (None, RAISE, TELL):
+            raise TapPassConfigError(f"on_block={self.on_block!r} is unknown; use {RAISE!r} or {TELL!r}")
 
     def over(self, outer: Options) -> Options:
         """Return these options, with the outer ones where these say nothing."""
@@ -50,6 +57,7 @@ class Session:
         parent: the id of the session around it, "" at the top.
         status: open, completed, failed or suspended.
         break_glass: the emergency override that a call in it met last, None if none did.
+        brings_back: a guard raises a swallowed refusal again when it ends.
     """
 
     def __init__(self, record: SessionRecord, plane: Plane, options: Options, *, latch: Latch | None) -> None:
@@ -66,6 +74,7 @@ class Session:
         self.options = options
         self.latch = latch
         self.resume_token = ""
+        self.brings_back = False
         self._stamps = Stamps()
         self.break_glass: BreakGlass | None = None
         self.correlation = Correlation(
@@ -104,6 +113,11 @@ class Session:
         """Note that a call met an emergency override, whether or not it went on under it."""
         self.break_glass = break_glass
 
+    def let_stand(self, error: TapPassError) -> None:
+        """Let an error of ours stand that came before any question: a guard brings it back."""
+        if self.latch is not None:
+            self.latch.note(type(error).__name__.encode() + str(error).encode(), error)
+
     @property
     def task_id(self) -> str:
         """The id of the governed call that runs here and now, "" between calls: a tool's own idempotency key."""
@@ -133,3 +147,8 @@ class Session:
     def approval_timeout_s(self) -> float | None:
         """How long calls wait for people, in seconds; None: until the approval expires."""
         return self.options.approval_timeout_s
+
+    @property
+    def on_block(self) -> str:
+        """What a guard makes of a refusal: `raise` it, or `tell` the model and go on."""
+        return self.options.on_block or RAISE

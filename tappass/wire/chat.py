@@ -85,3 +85,15 @@ class ChatChunk(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         return self.content
+
+
+def prompt_text(messages: tuple[dict[str, Any], ...]) -> str:
+    """Return the text of all messages, one per line."""
+    return "\n".join(text for message in messages for text in _texts(message.get("content")))
+
+
+def _texts(content: Any) -> list[str]:
+    if isinstance(content, str):
+        return [content]
+    parts = content if isinstance(content, list | tuple) else []
+    return [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]

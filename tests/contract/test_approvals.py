@@ -11,6 +11,7 @@ import pytest
 from tappass import Agent, ApprovalRequired, AsyncAgent, PolicyBlockError, TapPassConfigError, resume
 from tappass.engine.approver import Approver
 from tappass.wire.ids import SYSTEM_CLOCK, rfc3339
+from tests.people import voter
 
 ASK = """
     version: 1
@@ -20,15 +21,7 @@ ASK = """
 
 
 def person(plane, name: str) -> Approver:
-    """Return somebody who may approve, as their key would identify them."""
-    plane.engine.store.run(
-        lambda tx: tx.execute(
-            "INSERT INTO person (person_id, org_id, name, roles, created_at) VALUES (?, 'org_local', ?, 'approver', '')"
-            " ON CONFLICT DO NOTHING",
-            (f"per_{name}", name),
-        )
-    )
-    return Approver(person_id=f"per_{name}", name=name, key_id=f"key_{name}")
+    return voter(plane.engine, name)
 
 
 def voting(plane):

@@ -1,0 +1,133 @@
+"""A tool object of a framework, governed on every path by which it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from tappass.enforcement.drivers import adrive, drive
+from tappass.enforcement.flow import enforce
+from tappass.enforcement.projection import Encoders
+from tappass.errors import TapPassError
+from tappass.interception import framework_call, tell
+from tappass.placing import aplace, place
+from tappass.session.context import current_session
+from tappass.session.session import Options, Session
+from tappass.wire.decisions import ToolDefinition
+
+
+class Gate:
+    """What stands before one tool of a framework; the adapter puts `run` or `arun` around what runs it.
+
+    Args:
+        name: the tool's name, as the model and policy call it.
+        definition: the tool as the framework describes it to the model.
+        url: the plane that decides, if not the active session's.
+        api_key: the key for that url, and for no other.
+        encoders: how to show values that have no JSON projection.
+        options: what the caller of `govern` or of the guard asked for.
+        session: where calls belong that come without a session, from a bare thread.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        definition: ToolDefinition,
+        *,
+        url: str | None = None,
+        api_key: str | None = None,
+        encoders: Encoders | None = None,
+        options: Options | None = None,
+        session: Session | None = None,
+    ) -> None:
+        self.name = name
+        self.definition = definition
+        self.url = url
+        self.api_key = api_key
+        self.encoders = encoders or {}
+        self.options = options or Options()
+        self.session = session
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Gate:
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Not the key: a pickle may go anywhere, a key only to its server.
+        return self.__dict__ | {"api_key": None, "session": None}
+
+    def run(self, function: Callable[..., Any], arguments: Mapping[str, Any], told: Callable[[str], Any] = str) -> Any:
+        """Run the tool with these arguments by name, redacted where policy says so; return its result, likewise.
+
+        Args:
+            function: runs the tool; gets the arguments by name.
+            arguments: as the model gave them, without what the framework injects.
+            told: makes the tool's result of what the model is told, where the guard tells.
+
+        Raises:
+            TapPassError: the tool did not run, or its result may not be seen.
+        """
+        session = self._bound() or place(self)
+        try:
+            call = self._call(session, function, arguments)
+            return drive(enforce(call), session.plane.sync, call)
+        except TapPassError as error:
+            return told(tell(session, error))
+
+    async def arun(
+        self, function: Callable[..., Awaitable[Any]], arguments: Mapping[str, Any], told: Callable[[str], Any] = str
+    ) -> Any:
+        """Run the tool. The async twin of `run`."""
+        session = self._bound() or await aplace(self)
+        try:
+            call = self._call(session, function, arguments)
+            return await adrive(enforce(call), session.plane.aio, call)
+        except TapPassError as error:
+            return told(tell(session, error))
+
+    def _bound(self) -> Session | None:
+        return self.session if self.url is None and current_session() is None else None
+
+    def _call(self, session: Session, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+        return framework_call(
+            session,
+            "tool",
+            self.name,
+            dict(arguments),
+            function,
+            definition=self.definition,
+            encoders=self.encoders,
+            options=self.options,
+        )
+
+
+class Governing:
+    """How the tools of one `govern([...])`, or of one guard, are to be governed.
+
+    Args:
+        url: the plane that decides, if not the active session's.
+        api_key: the key for that url, and for no other.
+        encoders: how to show values that have no JSON projection, by argument name or by type.
+        options: what the caller asked for.
+        session: where calls belong that come without a session, from a bare thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str | None = None,
+        api_key: str | None = None,
+        encoders: Encoders | None = None,
+        options: Options | None = None,
+        session: Session | None = None,
+    ) -> None:
+        self._given: dict[str, Any] = {
+            "url": url,
+            "api_key": api_key,
+            "encoders": encoders,
+            "options": options,
+            "session": session,
+        }
+
+    def gate(self, definition: ToolDefinition) -> Gate:
+        """Return the gate of one tool."""
+        return Gate(definition.name, definition, **self._given)
