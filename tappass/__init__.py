@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from tappass.wire.version import VERSION
 
 if TYPE_CHECKING:
+    from tappass_adapters.langchain import guard_agent, guard_agent_async
+
     from tappass.admin import AsyncTapPass, TapPass
     from tappass.agent import Agent, AsyncAgent
     from tappass.decorators import tool
@@ -61,6 +63,8 @@ _HOMES = {
     "current_session": "session.context",
     "govern": "govern",
     "governed": "scopes",
+    "guard_agent": "tappass_adapters.langchain",
+    "guard_agent_async": "tappass_adapters.langchain",
     "resume": "resuming",
     "tappass_session": "scopes",
     "tappass_session_async": "scopes",
@@ -68,7 +72,9 @@ _HOMES = {
 }
 
 # The adapter that governs a framework's tool objects, by the class that they derive from.
-_TOOL_ADAPTERS: dict[str, str] = {}
+_TOOL_ADAPTERS: dict[str, str] = {
+    "langchain_core.tools.base.BaseTool": "tappass_adapters.langchain_tools",
+}
 
 __version__ = VERSION
 
@@ -110,6 +116,8 @@ __all__ = [
     "current_session",
     "govern",
     "governed",
+    "guard_agent",
+    "guard_agent_async",
     "resume",
     "tappass_session",
     "tappass_session_async",

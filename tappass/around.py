@@ -88,7 +88,7 @@ def _caller(function: Any, again: Callable[[], Unit]) -> Any:
 
         async def acaller(inner: Any, /, *args: Any, **kwargs: Any) -> Any:
             unit = again()
-            unit.foresee(args, kwargs)
+            await unit.aforesee(args, kwargs)
             async with unit:
                 return unit.deliver(await unit.call(inner, args, kwargs))
 
@@ -116,7 +116,7 @@ def _around_stream(function: Any, again: Callable[[], Unit]) -> Any:
 def _around_astream(function: Any, again: Callable[[], Unit]) -> Any:
     async def stream(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         unit = again()
-        unit.foresee(args, kwargs)
+        await unit.aforesee(args, kwargs)
         await unit.aopen()
         source = asteps(unit, lambda: unit.call(function, args, kwargs), unit.aclose)
         step: Callable[[], Any] = functools.partial(anext, source)

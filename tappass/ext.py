@@ -20,12 +20,13 @@ from tappass.children import Child
 from tappass.decorators import govern_callable
 from tappass.enforcement.projection import Encoders
 from tappass.extras import missing
-from tappass.gates import Gate, Governing
+from tappass.gates import Gate, Governing, by_name
 from tappass.guards import Guard, Guarded, GuardOptions, current_guard, guarding
-from tappass.interception import Interception, ModelCall, tell
+from tappass.interception import Interception, ModelCall, irreplaceable, tell
 from tappass.scopes import UnitOfWork, opening_of
-from tappass.session.context import carry, current_session
+from tappass.session.context import Entered, carry, current_session
 from tappass.session.session import Options, Session
+from tappass.toolspec import MARK, source_digest
 from tappass.wire.decisions import ToolDefinition
 from tappass.wire.sessions import Opening
 
@@ -58,24 +59,29 @@ def unit(
 __all__ = [
     "Child",
     "Encoders",
+    "Entered",
     "Gate",
     "Governing",
     "Guard",
     "GuardOptions",
     "Guarded",
     "Interception",
+    "MARK",
     "ModelCall",
     "Opening",
     "Options",
     "Session",
     "ToolDefinition",
     "UnitOfWork",
+    "by_name",
     "carry",
     "current_guard",
     "current_session",
     "govern_callable",
     "guarding",
+    "irreplaceable",
     "missing",
+    "source_digest",
     "tell",
     "unit",
 ]

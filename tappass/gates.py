@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import inspect
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 from tappass.enforcement.drivers import adrive, drive
@@ -131,3 +132,27 @@ class Governing:
     def gate(self, definition: ToolDefinition) -> Gate:
         """Return the gate of one tool."""
         return Gate(definition.name, definition, **self._given)
+
+
+def by_name(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], hidden: Collection[str] = ()
+) -> tuple[dict[str, Any], Callable[..., Any]]:
+    """Return a call's arguments by name, defaults filled, and what makes the call with such arguments.
+
+    Args:
+        function: what is called.
+        args: its positional arguments.
+        kwargs: its others.
+        hidden: the names that the framework injects, which policy is not shown.
+
+    Raises:
+        TypeError: they do not fit.
+    """
+    bound = inspect.signature(function).bind(*args, **kwargs)
+    bound.apply_defaults()
+
+    def call(**named: Any) -> Any:
+        bound.arguments.update(named)
+        return function(*bound.args, **bound.kwargs)
+
+    return {name: value for name, value in bound.arguments.items() if name not in hidden}, call

@@ -84,7 +84,8 @@ class Guard(Unit, Generic[T]):
         self.entry = entry
         self._said = dict(asked)
         self._streams = 0
-        self._left = self._over = self._paused = False
+        self._left = self._over = False
+        self._paused: set[str] = set()
         self._error: BaseException | None = None
         self._resumed = ""
         opening = opening_of(
@@ -119,24 +120,21 @@ class Guard(Unit, Generic[T]):
         """Return the resume token of the approval that this call of an entrypoint goes on from, "" for none."""
         return ""
 
+    async def aresumes(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """Return that token; for frameworks that keep it where only async code can look."""
+        return self.resumes(args, kwargs)
+
     # The unit.
-
-    @property
-    def session(self) -> Session:
-        """The unit's session.
-
-        Raises:
-            TapPassConfigError: the guard was not entered.
-        """
-        if self._session is None:
-            raise TapPassConfigError(f"{self.guard}() has no session before it is entered")
-        return self._session
 
     def pause(self, error: ApprovalRequired) -> None:
         """Note that the framework pauses the run for an approval: the unit ends as suspended, and raises nothing."""
-        self._paused = True
+        self._paused.add(error.resume_token)
         if self.session.latch is not None:
             self.session.latch.told(error)
+
+    def unpause(self, error: ApprovalRequired) -> None:
+        """Note that the framework went on after all."""
+        self._paused.discard(error.resume_token)
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
@@ -156,6 +154,10 @@ class Guard(Unit, Generic[T]):
     def foresee(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """See whether this goes on from an approval."""
         self._resumed = self.resumes(args, kwargs)
+
+    async def aforesee(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """See whether this goes on from an approval. The async twin of `foresee`."""
+        self._resumed = await self.aresumes(args, kwargs)
 
     def _begin(self, plane: Any, opening: Any) -> Any:
         return plane.sync.resume(self._resumed) if self._resumed else plane.sync.open(opening)

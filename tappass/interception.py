@@ -60,7 +60,7 @@ class Interception:
         session: Session | None = None,
         fixed: bool = False,
     ) -> None:
-        self._name = name
+        self.name = name
         self._arguments = dict(arguments)
         self._definition = definition
         self._encoders = encoders or {}
@@ -73,11 +73,11 @@ class Interception:
 
     def _begun(self, session: Session) -> Call:
         self._session = session
-        rebind = _refusing(session, self._name) if self._fixed else None
+        rebind = _refusing(session, self.name) if self._fixed else None
         self._call = framework_call(
             session,
             self.kind,
-            self._name,
+            self.name,
             self._arguments,
             _never,
             definition=self._definition,
@@ -170,7 +170,7 @@ class ModelCall(Interception):
     def heard(self, model: str = "", prompt_tokens: int | None = None, completion_tokens: int | None = None) -> None:
         """Note which model answered, and how many tokens it took, before `after`."""
         assert self._call is not None, "before() comes first"
-        self._call.model = model or self._name
+        self._call.model = model or self.name
         if prompt_tokens is not None or completion_tokens is not None:
             asked, said = prompt_tokens or 0, completion_tokens or 0
             self._call.usage = Usage(prompt_tokens=asked, completion_tokens=said, total_tokens=asked + said)
@@ -234,6 +234,14 @@ def tell(session: Session | None, error: TapPassError) -> str:
         session.latch.told(error)
     reason = getattr(error, "reason", "") or "refused by policy"
     return f"Not done: {printable(reason)}. Do not try the same again."
+
+
+def irreplaceable(session: Session, name: str) -> TapPassError:
+    """Return the error for a result that may only be seen redacted, where the framework cannot be given another."""
+    error = not_redactable(name, "in its result, where the framework cannot be given another", session.correlation)
+    error.ran = True
+    session.let_stand(error)
+    return error
 
 
 def _refusing(session: Session, name: str) -> Callable[[dict[str, Any]], Any]:

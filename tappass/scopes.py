@@ -100,12 +100,26 @@ class Unit:
             session.status = SUSPENDED if isinstance(cause, ApprovalRequired) else FAILED
         return session.status, swallowed
 
+    @property
+    def session(self) -> Session:
+        """The unit's session.
+
+        Raises:
+            TapPassConfigError: it was not opened.
+        """
+        if self._session is None:
+            raise TapPassConfigError("there is no session before it is entered")
+        return self._session
+
     def active(self) -> AbstractContextManager[Any]:
         """Return a context in which the session is the active one; what was is restored after it."""
         return Entered(self._session)
 
     def foresee(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Look at what will be called, before the session is opened."""
+
+    async def aforesee(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Look at what will be called. The async twin of `foresee`."""
 
     # Sync.
 

@@ -153,21 +153,25 @@ def sha256(data: bytes) -> str:
 def definition_of(spec: ToolSpec) -> ToolDefinition:
     """Return a Python tool's whole definition: its source counts, not its bytecode."""
     function = inspect.unwrap(spec.function)
-    try:
-        source = inspect.getsource(function)
-    except (OSError, TypeError):
-        source = ""  # built in, or typed at a prompt
     return ToolDefinition(
         name=spec.name,
         description=inspect.getdoc(spec.function) or "",
         parameters=_schema(spec),
         arguments=spec.signature.names,
         open_arguments=spec.signature.is_open,
-        source_digest=sha256(source.encode()) if source else "",
+        source_digest=source_digest(function),
         package=(getattr(function, "__module__", None) or "").partition(".")[0],
         server=spec.server,
         min_tier=spec.min_tier,
     )
+
+
+def source_digest(function: Any) -> str:
+    """Return the SHA-256 of a function's source in hex, "" if it has none: built in, or typed at a prompt."""
+    try:
+        return sha256(inspect.getsource(inspect.unwrap(function)).encode())
+    except (OSError, TypeError):
+        return ""
 
 
 def _schema(spec: ToolSpec) -> dict[str, Any]:

@@ -1,0 +1,203 @@
+"""LangChain and LangGraph: `guard_agent` around an AgentExecutor, a `create_agent`, any graph or Runnable."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, Unpack
+
+from tappass import ApprovalRequired
+from tappass.ext import Child, Entered, Governing, Guard, GuardOptions, Session, guarding, missing
+
+try:
+    from langchain_core.runnables import Runnable, RunnableBinding, RunnableSequence
+    from langchain_core.runnables.config import var_child_runnable_config
+except ImportError as error:
+    raise missing("langchain", "guard_agent()") from error
+
+from tappass_adapters.langchain_handler import GuardHandler, handler
+from tappass_adapters.langchain_tools import govern_tool
+
+_ENTRYPOINTS = frozenset(
+    {
+        *("invoke", "stream", "batch", "batch_as_completed", "transform", "stream_events", "run", "__call__", "iter"),
+        *("ainvoke", "astream", "abatch", "abatch_as_completed", "atransform", "astream_events", "astream_log"),
+        *("arun", "apply", "aapply", "acall"),
+    }
+)
+
+
+class AgentGuard(Guard[Any]):
+    """A guard of one run of an agent executor or a graph."""
+
+    guard = "guard_agent"
+    kind = "graph"
+    entrypoints = _ENTRYPOINTS
+
+    def __init__(self, target: Any, asked: Any, entry: Any = None) -> None:
+        super().__init__(target, asked, entry)
+        self._handler = GuardHandler(self)
+        self._children: dict[str, Child] = {}
+        self._pauses = False
+
+    def titled(self) -> str:
+        """Return the graph's or executor's own name, where it has one."""
+        named = self.target if self.target is not None else getattr(self.entry, "__self__", None)
+        own = named.get_name() if isinstance(named, Runnable) else ""
+        return own or super().titled()
+
+    @contextlib.contextmanager
+    def hooks(self) -> Iterator[None]:
+        """Have LangChain add our handler to every run that begins here."""
+        before = handler.get()
+        handler.set(self._handler)
+        try:
+            yield
+        finally:
+            handler.set(before)
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Hand in copies whose tools are governed: only those can be given other arguments, and other results."""
+        self._pauses = self._pauses or any(getattr(arg, "checkpointer", None) for arg in args)
+        return tuple(self._governed(arg) for arg in args), {name: self._governed(arg) for name, arg in kwargs.items()}
+
+    def _governed(self, what: Any) -> Any:
+        if isinstance(what, RunnableBinding):
+            return what.model_copy(update={"bound": self._governed(what.bound)})
+        if isinstance(what, RunnableSequence):
+            first, *middle, last = [self._governed(step) for step in what.steps]
+            return what.model_copy(update={"first": first, "middle": middle, "last": last})
+        if isinstance(nodes := getattr(what, "nodes", None), dict) and hasattr(what, "get_state"):
+            return what.copy({"nodes": {name: self._node(node) for name, node in nodes.items()}})
+        if isinstance(what, Runnable) and hasattr(what, "agent") and isinstance(getattr(what, "tools", None), list):
+            return what.model_copy(update={"tools": [self._tool(tool) for tool in what.tools]})  # type: ignore[attr-defined]
+        return what
+
+    def _node(self, node: Any) -> Any:
+        bound = getattr(node, "bound", None)
+        if isinstance(tools := getattr(bound, "tools_by_name", None), dict):
+            twin = copy.copy(bound)
+            twin._tools_by_name = {name: self._tool(tool) for name, tool in tools.items()}
+            # What a ToolNode runs are its own methods, bound to the original.
+            twin.func, twin.afunc = twin._func, twin._afunc
+        elif (twin := self._governed(bound)) is bound:
+            return node
+        return node.copy({"bound": twin})
+
+    def _tool(self, tool: Any) -> Any:
+        return govern_tool(tool, Governing(session=self._session), within=self)
+
+    # Where a call belongs.
+
+    def session_at(self, metadata: dict[str, Any] | None) -> Session:
+        """Return the session for a call: the unit's, or that of the sub-graph in which it is made."""
+        path = str((metadata or {}).get("langgraph_checkpoint_ns") or "").split("|")[:-1]
+        if not path:
+            return self.session
+        where = "|".join(path)
+        if where not in self._children:
+            name = str((metadata or {}).get("lc_agent_name") or path[-1].partition(":")[0])
+            child = Child(self.session_at({"langgraph_checkpoint_ns": where}), name, "graph")
+            child.open()
+            self._children[where] = child
+        return self._children[where].session
+
+    def _closing(self, error: BaseException | None) -> tuple[str, BaseException | None]:
+        for child in reversed(self._children.values()):
+            child.close(error)
+        return super()._closing(error)
+
+    # Tools, from their gates.
+
+    def run_tool(self, run: Callable[[], Any]) -> Any:
+        """Run a governed tool where it belongs; where it waits for people, pause the graph."""
+        while True:
+            try:
+                with self._placed():
+                    return run()
+            except ApprovalRequired as error:
+                self._interrupt(error)
+
+    async def arun_tool(self, run: Callable[[], Awaitable[Any]]) -> Any:
+        """Run a governed tool. The async twin of `run_tool`."""
+        while True:
+            try:
+                with self._placed():
+                    return await run()
+            except ApprovalRequired as error:
+                self._interrupt(error)
+
+    @contextlib.contextmanager
+    def _placed(self) -> Iterator[None]:
+        config = var_child_runnable_config.get() or {}
+        with Entered(self.session_at(config.get("metadata"))):
+            yield
+
+    def _interrupt(self, error: ApprovalRequired) -> None:
+        """Pause the graph, or raise where it has no checkpointer; returns where it is being resumed."""
+        if not self._pauses or error.ran:
+            raise error
+        from langgraph.types import interrupt
+
+        self.pause(error)
+        interrupt(
+            {
+                "tappass": "approval",
+                "approval_url": error.approval_url,
+                "resume_token": error.resume_token,
+                "expires_at": error.expires_at,
+                "reason": error.reason,
+            }
+        )
+        self.unpause(error)
+
+    def resumes(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """Return the token in the checkpoint that a graph is resumed from."""
+        graph, config = _resumed(args, kwargs)
+        return "" if graph is None else _token_in(graph.get_state(config))
+
+    async def aresumes(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """Return the token in the checkpoint that a graph is resumed from."""
+        graph, config = _resumed(args, kwargs)
+        return "" if graph is None else _token_in(await graph.aget_state(config))
+
+
+def _resumed(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    """Return the graph and the config of a call that resumes from a checkpoint."""
+    graph = next((arg for arg in args if getattr(arg, "checkpointer", None) and hasattr(arg, "get_state")), None)
+    given = [*args, *kwargs.values()]
+    config = next((arg for arg in given if isinstance(arg, dict) and "configurable" in arg), None)
+    commands = any(type(arg).__name__ == "Command" and arg.resume is not None for arg in given)
+    return (graph, config) if graph is not None and config is not None and commands else (None, None)
+
+
+def _token_in(state: Any) -> str:
+    for pending in state.interrupts:
+        if isinstance(pending.value, dict) and pending.value.get("tappass") == "approval":
+            return str(pending.value["resume_token"])
+    return ""
+
+
+def guard_agent(target: Any = None, /, **asked: Unpack[GuardOptions]) -> Any:
+    """Guard the runs of an agent executor, a graph or any Runnable: a decorator factory, and a context.
+
+        invoke = guard_agent(url=..., api_key=...)(executor.invoke)
+        with guard_agent(graph) as guarded:
+            guarded.invoke({"messages": [("user", "pay the invoice")]})
+
+    Every tool call is decided before it runs and settled after, every model call is decided and recorded. A graph with
+    a checkpointer is interrupted where people must be asked, and goes on with `Command(resume=...)`.
+
+    Args:
+        target: the executor, graph or Runnable to be entered; nothing for a decorator.
+        asked: see `GuardOptions`.
+
+    Raises:
+        TapPassConfigError: an option is unknown, or the extra `langchain` is not installed.
+    """
+    return guarding(AgentGuard, target, asked)
+
+
+# One object serves both; the second name says at the call which one is meant.
+guard_agent_async = guard_agent

@@ -1,0 +1,151 @@
+"""The callback handler of a guard: it stands before every tool and model call that LangChain makes in a run.
+
+LangChain adds it to each run while the guard's context variable holds it, to those of the objects nobody handed to the
+guard too. It is sync, inline, and raises: LangChain goes on past an async one that fails.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import BaseMessage, ToolMessage, convert_to_openai_messages
+from langchain_core.tracers.context import register_configure_hook
+
+from tappass.ext import Interception, ModelCall, current_guard, irreplaceable
+from tappass_adapters.langchain_tools import TAG
+
+if TYPE_CHECKING:
+    from tappass_adapters.langchain import AgentGuard
+
+handler: ContextVar[BaseCallbackHandler | None] = ContextVar("tappass_langchain", default=None)
+register_configure_hook(handler, inheritable=True)
+
+
+class GuardHandler(BaseCallbackHandler):
+    """Decides before and settles after, for one guard."""
+
+    raise_error = True
+    run_inline = True
+
+    def __init__(self, guard: AgentGuard) -> None:
+        self._guard = guard
+        self._calls: dict[UUID, Interception] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GuardHandler:
+        return self
+
+    def _silent(self) -> bool:
+        """Tell whether another guard, further in, speaks for what happens here."""
+        return current_guard() not in (None, self._guard)
+
+    # Tools that were not governed beforehand.
+
+    def on_tool_start(
+        self,
+        serialized: dict[str, Any],
+        input_str: str,
+        *,
+        run_id: UUID,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        inputs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Decide; what is raised here keeps the tool from running."""
+        if self._silent() or TAG in (tags or ()):
+            return
+        arguments = inputs if isinstance(inputs, dict) else {"input": input_str}
+        session = self._guard.session_at(metadata)
+        call = Interception(str(serialized.get("name")), arguments, session=session, fixed=True)
+        call.before()
+        self._calls[run_id] = call
+
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """Settle; a result that may only be seen redacted is replaced in its message, or withheld."""
+        if (call := self._calls.pop(run_id, None)) is None:
+            return
+        message = isinstance(output, ToolMessage)
+        content = output.content if message else output
+        if (shown := call.after(content)) is content:
+            return
+        if not message:
+            raise irreplaceable(self._guard.session, call.name)
+        output.content = shown
+
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """Settle as failed."""
+        self._failed(run_id, error)
+
+    # Models.
+
+    def on_chat_model_start(
+        self,
+        serialized: dict[str, Any],
+        messages: list[list[BaseMessage]],
+        *,
+        run_id: UUID,
+        metadata: dict[str, Any] | None = None,
+        invocation_params: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Decide; what is raised here keeps the model from being asked."""
+        told = [one for batch in messages for one in convert_to_openai_messages(batch)]
+        self._asked(run_id, told, metadata or {}, invocation_params or {})
+
+    def on_llm_start(
+        self,
+        serialized: dict[str, Any],
+        prompts: list[str],
+        *,
+        run_id: UUID,
+        metadata: dict[str, Any] | None = None,
+        invocation_params: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Decide, for a model that completes text."""
+        told = [{"role": "user", "content": prompt} for prompt in prompts]
+        self._asked(run_id, told, metadata or {}, invocation_params or {})
+
+    def _asked(self, run_id: UUID, messages: list[Any], metadata: dict[str, Any], parameters: dict[str, Any]) -> None:
+        if self._silent():
+            return
+        name = metadata.get("ls_model_name") or parameters.get("model") or parameters.get("model_name") or "unknown"
+        session = self._guard.session_at(metadata)
+        call = ModelCall(str(name), messages, tools=parameters.get("tools") or (), session=session, fixed=True)
+        call.before()
+        self._calls[run_id] = call
+
+    def on_llm_end(self, response: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """Settle with what the model said, how many tokens it took, and which model it was."""
+        call = self._calls.pop(run_id, None)
+        if not isinstance(call, ModelCall):
+            return
+        generation = response.generations[0][0] if response.generations and response.generations[0] else None
+        message = getattr(generation, "message", None)
+        usage = getattr(message, "usage_metadata", None) or {}
+        call.heard(
+            str((getattr(message, "response_metadata", None) or {}).get("model_name") or ""),
+            usage.get("input_tokens"),
+            usage.get("output_tokens"),
+        )
+        said = message.content if message is not None else getattr(generation, "text", "")
+        if (shown := call.after(said)) is said:
+            return
+        if message is None:
+            raise irreplaceable(self._guard.session, call.name)
+        message.content = shown
+
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """Settle as failed."""
+        self._failed(run_id, error)
+
+    def _failed(self, run_id: UUID, error: BaseException) -> None:
+        if (call := self._calls.pop(run_id, None)) is not None:
+            try:
+                call.after(error=error)
+            except BaseException as raised:
+                if raised is not error:
+                    raise

@@ -1,0 +1,125 @@
+"""LangChain's tool objects, governed: `invoke`, `run`, `func` and their async twins all lead through one gate."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from langchain_core.tools import BaseTool, StructuredTool, Tool
+
+from tappass import TapPassConfigError
+from tappass.ext import MARK, Gate, Governing, ToolDefinition, by_name, source_digest
+
+TAG = "tappass"
+"""What the callbacks of a guard know a governed tool by: it decides by itself."""
+
+Around = Callable[[Callable[[], Any]], Any]
+
+
+def govern_tool(tool: BaseTool, governing: Governing, within: Any = None) -> BaseTool:
+    """Return a governed copy of a tool: same type, same schema; the original is left as it is.
+
+    Args:
+        tool: any of LangChain's tools.
+        governing: how.
+        within: the guard whose run it belongs to, where it does.
+
+    Raises:
+        TapPassConfigError: it cannot be governed on every path by which it can be called.
+    """
+    if isinstance(getattr(tool, MARK, None), Gate):
+        return tool
+    gate = governing.gate(definition_of(tool))
+    copy = tool.model_copy(update={"tags": [*(tool.tags or ()), TAG]})
+    hidden = injected(tool)
+    if type(tool) in (StructuredTool, Tool):
+        for name, asynchronous in (("func", False), ("coroutine", True)):
+            if (function := getattr(tool, name)) is not None:
+                setattr(copy, name, _around(function, gate, hidden, tool, within, asynchronous))
+    else:
+        _refuse_more_ways(tool)
+        # On the instance: its class, and so its type, stays what it is.
+        object.__setattr__(copy, "_run", _around(tool._run, gate, hidden, tool, within, False))
+        if type(tool)._arun is not BaseTool._arun:
+            object.__setattr__(copy, "_arun", _around(tool._arun, gate, hidden, tool, within, True))
+        else:
+            # LangChain's own runs `self._run` on a thread: of the copy, not of the original.
+            object.__setattr__(copy, "_arun", functools.partial(BaseTool._arun, copy))
+    object.__setattr__(copy, MARK, gate)
+    return copy
+
+
+def definition_of(tool: BaseTool) -> ToolDefinition:
+    """Return a tool as the model sees it, and what its code is."""
+    schema = tool.tool_call_schema
+    parameters = schema if isinstance(schema, dict) else schema.model_json_schema()
+    function = getattr(tool, "func", None) or getattr(tool, "coroutine", None) or type(tool)._run
+    return ToolDefinition(
+        name=tool.name,
+        description=tool.description,
+        parameters=parameters,
+        arguments=tuple(parameters.get("properties", {})),
+        source_digest=source_digest(function),
+    )
+
+
+def injected(tool: BaseTool) -> frozenset[str]:
+    """Return the names of the arguments that LangChain or LangGraph puts in: no model wrote them."""
+    seen = set(definition_of(tool).arguments)
+    every = tool.args if isinstance(tool.args, dict) else {}
+    hidden = {name for name in every if name not in seen} | {"config", "run_manager", "callbacks"}
+    return frozenset(hidden | set(getattr(tool, "_injected_args_keys", ())))
+
+
+def _refuse_more_ways(tool: BaseTool) -> None:
+    """Refuse a class that runs its tool elsewhere than in `_run` and `_arun`."""
+    changed = [
+        name
+        for name in ("invoke", "ainvoke", "run", "arun", "__call__")
+        if getattr(type(tool), name, None) is not getattr(BaseTool, name, None)
+    ]
+    if changed:
+        raise TapPassConfigError(
+            f"`{tool.name}` can be called past the gate: {type(tool).__name__} has its own {', '.join(changed)}; "
+            "override _run and _arun alone, or govern the function that it calls"
+        )
+
+
+def _around(
+    function: Any, gate: Gate, hidden: frozenset[str], tool: BaseTool, within: Any, asynchronous: bool
+) -> Callable[..., Any]:
+    """Return what stands where LangChain calls the tool's function."""
+    named = functools.partial(by_name, function, hidden=hidden | _kept(function))
+    told = _pair if tool.response_format == "content_and_artifact" else str
+    if asynchronous:
+
+        @functools.wraps(function)
+        async def arun(*args: Any, **kwargs: Any) -> Any:
+            arguments, call = named(args, kwargs)
+            if within is None:
+                return await gate.arun(call, arguments, told)
+            return await within.arun_tool(lambda: gate.arun(call, arguments, told))
+
+        return arun
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        arguments, call = named(args, kwargs)
+        if within is None:
+            return gate.run(call, arguments, told)
+        return within.run_tool(lambda: gate.run(call, arguments, told))
+
+    return run
+
+
+def _kept(function: Any) -> frozenset[str]:
+    """Return the parameters of LangGraph's run time, by their annotations."""
+    parameters = inspect.signature(function).parameters.values()
+    names = ("ToolRuntime", "InjectedState", "InjectedStore", "InjectedToolCallId", "InjectedToolArg", "RunnableConfig")
+    return frozenset(p.name for p in parameters if any(name in str(p.annotation) for name in names))
+
+
+def _pair(text: str) -> tuple[str, None]:
+    return text, None
