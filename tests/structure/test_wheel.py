@@ -32,7 +32,22 @@ HEAVY = {
     "cel_expr_python",
     "re2",
 }
-FRAMEWORKS = {"a2a", "agents", "anthropic", "crewai", "fastapi", "google", "langchain", "mcp", "openai", "temporalio"}
+FRAMEWORKS = {
+    "a2a",
+    "agents",
+    "anthropic",
+    "crewai",
+    "fastapi",
+    "fastmcp",
+    "google",
+    "langchain",
+    "langchain_core",
+    "langgraph",
+    "mcp",
+    "openai",
+    "starlette",
+    "temporalio",
+}
 PUBLIC = "from tappass import tool, governed, tappass_session, Agent"
 FIRST_CALL = """
 from tappass import TapPassConfigError, tool
