@@ -16,7 +16,7 @@ try:
 except ImportError as error:
     raise missing("langchain", "guard_agent()") from error
 
-from tappass_adapters.langchain_handler import GuardHandler, handler
+from tappass_adapters.langchain_callbacks import GuardCallbacks, handler
 from tappass_adapters.langchain_tools import govern_tool
 
 _ENTRYPOINTS = frozenset(
@@ -37,7 +37,7 @@ class AgentGuard(Guard[Any]):
 
     def __init__(self, target: Any, asked: Any, entry: Any = None) -> None:
         super().__init__(target, asked, entry)
-        self._handler = GuardHandler(self)
+        self._handler = GuardCallbacks(self)
         self._children: dict[str, Child] = {}
         self._pauses = False
 
@@ -71,11 +71,11 @@ class AgentGuard(Guard[Any]):
         if isinstance(nodes := getattr(what, "nodes", None), dict) and hasattr(what, "get_state"):
             return what.copy({"nodes": {name: self._node(node) for name, node in nodes.items()}})
         if isinstance(what, Runnable) and hasattr(what, "agent") and isinstance(getattr(what, "tools", None), list):
-            return what.model_copy(update={"tools": [self._tool(tool) for tool in what.tools]})  # type: ignore[attr-defined]
+            return what.model_copy(update={"tools": [self._tool(tool) for tool in what.tools]})
         return what
 
     def _node(self, node: Any) -> Any:
-        bound = getattr(node, "bound", None)
+        bound: Any = getattr(node, "bound", None)
         if isinstance(tools := getattr(bound, "tools_by_name", None), dict):
             twin = copy.copy(bound)
             twin._tools_by_name = {name: self._tool(tool) for name, tool in tools.items()}

@@ -63,8 +63,12 @@ def settings(kind: type[msgspec.Struct], above: str = "") -> Iterator[str]:
 
 @pytest.mark.parametrize("name", tappass.__all__)
 def test_every_public_name_has_a_heading(name):
-    page = "errors.md" if name in errors.__all__ else "reference.md"
-    assert name in headings(DOCS / page)
+    if tappass._HOMES[name].startswith("tappass_adapters"):
+        # A framework's page shows its guard.
+        assert any(name in headings(page) for page in SITE)
+    else:
+        page = "errors.md" if name in errors.__all__ else "reference.md"
+        assert name in headings(DOCS / page)
 
 
 def test_every_error_has_a_heading():

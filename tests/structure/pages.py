@@ -6,6 +6,7 @@
 | ```python continues                 | runs after the page's earlier blocks, in their namespace             |
 | ```python raises=PolicyBlockError   | must end with that exception                                         |
 | ```python title="app.py"            | is written to that file, and runs                                    |
+| ```python in=langchain              | runs where that framework is installed (tests/adapters/test_pages.py)|
 | ```yaml policy                      | must pass `tappass policy check`                                     |
 | ```yaml title="policy.yaml"         | is written; a policy must pass the check too                         |
 | ```toml title="tappass.toml"        | is written; so is any other language's block with a title            |
@@ -62,6 +63,8 @@ class Reader:
     trouble: list[str] = field(default_factory=list)
     earlier: str = ""
     python: str = sys.executable
+    frameworks: frozenset[str] = frozenset()
+    """The extras whose blocks run here."""
 
     def follow(self, block: Block) -> None:
         title = block.option("title")
@@ -69,7 +72,8 @@ class Reader:
             (self.directory / title).parent.mkdir(parents=True, exist_ok=True)
             (self.directory / title).write_text(block.text)
         if block.language == "python":
-            self.run_python(block, title)
+            if not (needed := block.option("in")) or needed in self.frameworks:
+                self.run_python(block, title)
         elif block.language == "yaml" and ("policy" in block.words or title.startswith("polic")):
             self.check_policy(block, title)
         elif block.language in SHELLS and "not-run" not in block.words:

@@ -24,7 +24,7 @@ handler: ContextVar[BaseCallbackHandler | None] = ContextVar("tappass_langchain"
 register_configure_hook(handler, inheritable=True)
 
 
-class GuardHandler(BaseCallbackHandler):
+class GuardCallbacks(BaseCallbackHandler):
     """Decides before and settles after, for one guard."""
 
     raise_error = True
@@ -34,7 +34,7 @@ class GuardHandler(BaseCallbackHandler):
         self._guard = guard
         self._calls: dict[UUID, Interception] = {}
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> GuardHandler:
+    def __deepcopy__(self, memo: dict[int, Any]) -> GuardCallbacks:
         return self
 
     def _silent(self) -> bool:
