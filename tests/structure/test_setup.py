@@ -23,17 +23,14 @@ def bootstrap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up.
+    monkeypatch.setitem(sys.modules, "bootstrap", module)
     spec.loader.exec_module(module)
     root = tmp_path / "a checkout"
     root.mkdir()
     monkeypatch.setattr(module, "ROOT", root)
-    monkeypatch.setattr(module, "VENV", root / ".venv")
-    monkeypatch.setattr(module, "PYTHON", root / ".venv" / "bin" / "python")
-    monkeypatch.setattr(module, "STAMP", root / ".venv" / "setup.stamp")
-    for name in ("requirements.lock", "requirements-model.lock", "pyproject.toml"):
-        (root / name).write_text((ROOT / name).read_text())
-    monkeypatch.setattr(module, "LOCK", root / "requirements.lock")
-    monkeypatch.setattr(module, "MODEL_LOCK", root / "requirements-model.lock")
+    for path in (ROOT / "pyproject.toml", *ROOT.glob("requirements*.lock")):
+        (root / path.name).write_text(path.read_text())
     monkeypatch.setattr(module, "ENV", {**OUTSIDE, "PIP_DISABLE_PIP_VERSION_CHECK": "1"})
     return module
 
@@ -78,16 +75,42 @@ def test_an_unchanged_checkout_is_ready_and_a_changed_or_moved_one_is_not(
     bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(bootstrap.EXPLICIT_PYTHON, raising=False)
-    assert not bootstrap.is_ready()
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", bootstrap.VENV], check=True)
-    bootstrap.STAMP.write_text(bootstrap.wanted())
-    assert bootstrap.is_ready()
-    moved = bootstrap.ROOT.with_name("moved")
-    with monkeypatch.context() as patch:
-        patch.setattr(bootstrap, "ROOT", moved)
-        assert not bootstrap.is_ready()
-    bootstrap.LOCK.write_text(bootstrap.LOCK.read_text() + "\n")
-    assert not bootstrap.is_ready()
+    for env in (bootstrap.MAIN, bootstrap.Environment("frameworks")):
+        assert not bootstrap.is_ready(env)
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", env.venv], check=True)
+        env.stamp.write_text(bootstrap.wanted(env))
+        assert bootstrap.is_ready(env)
+        moved = bootstrap.ROOT.with_name("moved")
+        with monkeypatch.context() as patch:
+            patch.setattr(bootstrap, "ROOT", moved)
+            assert not bootstrap.is_ready(env)
+        env.locks[-1].write_text(env.locks[-1].read_text() + "\n")
+        assert not bootstrap.is_ready(env)
+
+
+def test_an_environment_beside_the_main_one_is_asked_for_by_name(
+    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(bootstrap, "set_up", lambda env: made.append(env.venv.name))
+    monkeypatch.setattr(bootstrap, "is_ready", lambda env: env.venv.name in made)
+    assert bootstrap.main([]) == 0
+    assert made == [".venv"]
+    assert bootstrap.main(["crewai-oldest"]) == 0
+    assert made == [".venv", ".venv-crewai-oldest"]
+    assert bootstrap.main(["all"]) == 0
+    assert set(made) == {".venv", *(f".venv-{name}" for name in bootstrap.named())}
+    assert len(made) == len(set(made))
+    assert bootstrap.main(["crew"]) == 2
+    assert "frameworks-oldest" in capsys.readouterr().err
+
+
+def test_a_python_that_a_framework_does_not_run_on_is_named(
+    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "NEWEST_FOR_FRAMEWORKS", (3, 10))
+    with pytest.raises(bootstrap.SetupError, match="TAPPASS_SETUP_PYTHON"):
+        bootstrap.set_up(bootstrap.Environment("crewai"))
 
 
 def test_without_ensurepip_the_machines_pip_brings_the_locked_one(
@@ -98,16 +121,16 @@ def test_without_ensurepip_the_machines_pip_brings_the_locked_one(
     works = bootstrap.works
     no_ensurepip = lambda *command: works(*command) if "venv" not in command else False  # noqa: E731
     monkeypatch.setattr(bootstrap, "works", no_ensurepip)
-    bootstrap.make_venv()
-    shown = subprocess.check_output([bootstrap.PYTHON, "-m", "pip", "--version"], text=True, env=OUTSIDE)
-    assert str(bootstrap.VENV) in shown
+    bootstrap.make_venv(bootstrap.MAIN)
+    shown = subprocess.check_output([bootstrap.MAIN.python, "-m", "pip", "--version"], text=True, env=OUTSIDE)
+    assert str(bootstrap.MAIN.venv) in shown
 
 
 def test_a_failed_step_says_which_and_what_to_do(
     bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(bootstrap, "base_python", lambda: "/no/such/python")
-    assert bootstrap.main() == 1
+    assert bootstrap.main([]) == 1
     said = capsys.readouterr().err
     assert "/no/such/python" in said
     assert "run it again" in said

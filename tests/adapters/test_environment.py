@@ -1,0 +1,61 @@
+"""The environment that runs these tests has what it promises: each framework, at the version it says, importable."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from importlib import metadata
+
+import pytest
+import tappass_adapters
+from packaging.version import Version
+
+import tappass
+from scripts.environments import ROOT, here, promised, requirements
+
+# One module of each package that its guard stands on.
+MODULES = {
+    "a2a-sdk": "a2a.client",
+    "crewai": "crewai.hooks",
+    "fastapi": "fastapi.applications",
+    "fastmcp": "fastmcp.server.middleware",
+    "google-adk": "google.adk.plugins.base_plugin",
+    "langchain": "langchain.agents.middleware",
+    "langchain-classic": "langchain_classic.agents",
+    "langchain-core": "langchain_core.tracers.context",
+    "langgraph": "langgraph.prebuilt",
+    "mcp": "mcp.client.session",
+    "openai": "openai.resources.responses",
+    "openai-agents": "agents.run",
+    "temporalio": "temporalio.worker",
+}
+PACKAGES = {name: floor for extra in sorted(promised()) for name, floor in requirements(extra).items()}
+
+
+def locked(name: str) -> set[str]:
+    environment = here()
+    assert environment is not None
+    return set(re.findall(rf"^{re.escape(name)}==([\w.]+)", environment.lock.read_text(), re.M))
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_a_promised_framework_can_be_imported(name: str) -> None:
+    importlib.import_module(MODULES[name])
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_a_promised_framework_has_the_promised_version(name: str) -> None:
+    installed, floor = Version(metadata.version(name)), Version(PACKAGES[name])
+    environment = here()
+    if environment is None:
+        assert installed >= floor
+    elif environment.oldest:
+        assert installed == floor
+    else:
+        assert str(installed) in locked(name)
+        assert installed >= floor
+
+
+def test_this_checkout_is_what_is_tested() -> None:
+    assert tappass.__file__ == str(ROOT / "tappass" / "__init__.py")
+    assert tappass_adapters.__file__ == str(ROOT / "adapters" / "tappass_adapters" / "__init__.py")
