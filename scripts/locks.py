@@ -9,7 +9,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +18,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MAIN = ("embedded", "local-llm", "postgres", "server", "speed", "verify")
 # What a framework is tested against: both planes, on both databases.
 PLANES = ("embedded", "postgres", "server", "verify")
+# The locks quote this name: no path of the machine's.
+TOOLS = ".venv/tools.txt"
 
 
 def lock(name: str, extras: Iterable[str], group: str, *more: str) -> None:
@@ -47,10 +48,8 @@ def main(arguments: list[str]) -> None:
         chosen = [*PLANES, *environment["extras"], *environment["beside"]]
         lock(f"requirements-{name}.lock", chosen, "adapters", *arguments)
         oldest = f"requirements-{name}-oldest.lock"
-        with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-            file.write(pins())
-            file.flush()
-            lock(oldest, chosen, "adapters", "--resolution", "lowest-direct", "--constraint", file.name, *arguments)
+        (ROOT / TOOLS).write_text(pins())
+        lock(oldest, chosen, "adapters", "--resolution", "lowest-direct", "--constraint", TOOLS, *arguments)
 
 
 if __name__ == "__main__":

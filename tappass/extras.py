@@ -10,12 +10,17 @@ import importlib.util
 import json
 import shlex
 import sys
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from tappass.errors import TapPassConfigError
+
+# Extras that no supported versions let into one environment, by the names of their packages, which are the same;
+# `[tool.uv]` in pyproject.toml says it to uv.
+APART = {"crewai": ("google-adk",)}
 
 
 def missing(extra: str, why: str) -> TapPassConfigError:
@@ -25,7 +30,25 @@ def missing(extra: str, why: str) -> TapPassConfigError:
         extra: the extra's name, as in `tappass[embedded]`.
         why: what needs it, as the sentence's subject: "the embedded control plane".
     """
+    if other := next(filter(_is_installed, _apart_from(extra)), ""):
+        return TapPassConfigError(
+            f"{why} needs tappass's extra `{extra}`, which cannot be installed beside `{other}`: no supported versions "
+            f"of the two agree on what they need; give `{extra}` an environment of its own"
+        )
     return TapPassConfigError(f"{why} needs tappass's extra `{extra}`, which is not installed; {_remedy(extra)}")
+
+
+def _apart_from(extra: str) -> Iterator[str]:
+    yield from APART.get(extra, ())
+    yield from (first for first, others in APART.items() if extra in others)
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        distribution(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def _remedy(extra: str) -> str:

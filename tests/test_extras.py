@@ -68,3 +68,15 @@ def test_an_environment_without_pip_is_served_by_uv(monkeypatch: pytest.MonkeyPa
 def test_this_checkout_knows_where_it_came_from() -> None:
     origin = extras._direct_url()
     assert origin["url"].startswith("file://")
+
+
+@pytest.mark.parametrize(("extra", "other"), [("google-adk", "crewai"), ("crewai", "google-adk")])
+def test_an_extra_that_cannot_go_with_one_that_is_installed_gives_no_command_that_would_fail(
+    monkeypatch: pytest.MonkeyPatch, extra: str, other: str
+) -> None:
+    assert "install it with" in str(extras.missing(extra, "its guard"))
+    monkeypatch.setattr(extras, "_is_installed", lambda package: package == other)
+    text = str(extras.missing(extra, "its guard"))
+    assert text.startswith(f"its guard needs tappass's extra `{extra}`, which cannot be installed beside `{other}`")
+    assert "an environment of its own" in text
+    assert "install it with" not in text

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import stat
 import sys
-from collections.abc import Callable, Iterator
-from importlib import metadata
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-import msgspec
 import typer
 
 from tappass.cli.console import emit, say, shown
 from tappass.cli.exits import NO
+from tappass.cli.frameworks import FRAMEWORKS, asked_for, framework_checks, version_of
+from tappass.cli.looks import NOTE, OK, PROBLEM, Check, Checks
 from tappass.cli.options import Json
 from tappass.cli.place import Place, here
 from tappass.errors import TapPassError
@@ -25,24 +24,7 @@ from tappass.extras import missing
 if TYPE_CHECKING:
     from tappass.engine.settings import Settings
 
-OK, NOTE, PROBLEM = "ok", "note", "problem"
-FRAMEWORKS = (
-    "a2a-sdk", "anthropic", "crewai", "fastapi", "google-adk", "langchain", "langgraph", "mcp", "openai",
-    "openai-agents", "temporalio",
-)  # fmt: skip
 _STYLES = {OK: "green", NOTE: "yellow", PROBLEM: "bold red"}
-
-
-class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing looked at: `state` is ok, note (works, but know it) or problem; `remedy` says what to do."""
-
-    what: str
-    state: str
-    found: str
-    remedy: str = ""
-
-
-Checks: TypeAlias = Iterator[Check]
 
 
 def doctor(as_json: Json = False) -> None:
@@ -50,7 +32,7 @@ def doctor(as_json: Json = False) -> None:
     with here() as place:
         looks: tuple[Callable[[], Checks], ...] = (
             _python, _extras, lambda: _database(place), lambda: _policy(place), lambda: _upstreams(place),
-            _local_model, lambda: _keys(place), _frameworks,
+            _local_model, lambda: _keys(place), framework_checks,
         )  # fmt: skip
         checks = [check for look in looks for check in _looked(look)]
     if as_json:
@@ -91,25 +73,17 @@ def _python() -> Checks:
 
 
 def _extras() -> Checks:
-    """Compare what each extra asks for with what is installed."""
-    asked: dict[str, list[str]] = {}
-    for line in metadata.requires("tappass") or []:
-        if named := re.search(r"extra == ['\"]([\w-]+)['\"]", line):
-            asked.setdefault(named[1], []).append(re.split(r"[^\w.-]", line, maxsplit=1)[0])
-    for extra, names in sorted(asked.items()):
-        absent = [name for name in names if _version(name) is None]
+    """Compare what each extra asks for with what is installed; a framework's is looked at with the framework."""
+    frameworks = {row.extra for row in FRAMEWORKS}
+    for extra, packages in sorted(asked_for().items()):
+        if extra in frameworks:
+            continue
+        absent = [package for package in packages if version_of(package) is None]
         if absent:
             advice = str(missing(extra, "what it is for"))
             yield Check(what=f"extra {extra}", state=NOTE, found=f"without {', '.join(absent)}", remedy=advice)
         else:
             yield Check(what=f"extra {extra}", state=OK, found="installed")
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _database(place: Place) -> Checks:
@@ -188,9 +162,3 @@ def _keys(place: Place) -> Checks:
             yield Check(what=what, state=PROBLEM, found=found, remedy=f"chmod 600 {path}")
         else:
             yield Check(what=what, state=OK, found=f"{path}, mode 600")
-
-
-def _frameworks() -> Checks:
-    for name in FRAMEWORKS:
-        if version := _version(name):
-            yield Check(what=name, state=OK, found=version)

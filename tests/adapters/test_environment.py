@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
+import subprocess
+import sys
 from importlib import metadata
 
 import pytest
@@ -12,6 +15,7 @@ from packaging.version import Version
 
 import tappass
 from scripts.environments import ROOT, here, promised, requirements
+from tappass.cli.frameworks import FRAMEWORKS
 
 # One module of each package that its guard stands on.
 MODULES = {
@@ -59,3 +63,14 @@ def test_a_promised_framework_has_the_promised_version(name: str) -> None:
 def test_this_checkout_is_what_is_tested() -> None:
     assert tappass.__file__ == str(ROOT / "tappass" / "__init__.py")
     assert tappass_adapters.__file__ == str(ROOT / "adapters" / "tappass_adapters" / "__init__.py")
+
+
+def test_doctor_names_what_is_promised_and_finds_that_all_fits() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tappass", "doctor", "--json"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {check["what"]: check for check in json.loads(done.stdout)}
+    for name in sorted(PACKAGES.keys() & {row.package for row in FRAMEWORKS}):
+        assert found[f"framework {name}"]["found"].startswith(metadata.version(name))
+        assert "not supported" not in found[f"framework {name}"]["found"]

@@ -79,20 +79,12 @@ def test_a_missing_extra_is_noted_with_a_command_that_installs_it(
 ) -> None:
     from tappass.cli import doctor
 
-    version = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "xllamacpp" else version(name))
+    version = doctor.version_of
+    monkeypatch.setattr(doctor, "version_of", lambda name: None if name == "xllamacpp" else version(name))
     found = checks(tappass)["extra local-llm"]
     assert found["state"] == "note"
     assert "xllamacpp" in found["found"]
     assert "install" in found["remedy"]
-
-
-def test_frameworks_are_named_with_their_version(tappass: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tappass.cli import doctor
-
-    version = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda name: "9.9" if name == "langgraph" else version(name))
-    assert checks(tappass)["langgraph"]["found"] == "9.9"
 
 
 def test_model_install_says_where_the_weights_are(tappass: Command) -> None:

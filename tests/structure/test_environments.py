@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -121,3 +122,10 @@ def test_this_environment_promises_nothing_of_theirs() -> None:
     if environments.here() is None and not environments.promised():
         return
     raise AssertionError("a framework is in .venv: its tests would run here by chance")
+
+
+@pytest.mark.parametrize("extra", sorted(EXTRAS))
+def test_the_page_on_installing_names_each_extra_with_its_floors(extra: str) -> None:
+    (row,) = re.findall(rf"^\| `{extra}` \| (.*) \|$", (ROOT / "docs" / "install.md").read_text(), re.M)
+    for name, floor in environments.requirements(extra).items():
+        assert f"{name} {floor}" in row

@@ -15,6 +15,7 @@ import pytest
 
 from tests.conftest import OUTSIDE
 from tests.structure.pages import Reader, blocks
+from tests.structure.wheels import run
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = {"anyio", "decorator", "httpx", "msgspec", "wrapt"}
@@ -64,28 +65,6 @@ except TapPassConfigError as error:
 
 # One worker builds the wheel and its environments once.
 pytestmark = pytest.mark.xdist_group("wheel")
-
-
-def run(*command: str | Path, cwd: Path, **env: str) -> str:
-    done = subprocess.run([str(part) for part in command], cwd=cwd, env=OUTSIDE | env, stdin=subprocess.DEVNULL,
-                          capture_output=True, text=True, check=False)  # fmt: skip
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    # Built from a copy, so that what others write meanwhile cannot tear it; a space, because paths have them.
-    copy = tmp_path_factory.mktemp("build") / "a copy"
-    copy.mkdir()
-    listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT)
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, copy / name)
-    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", cwd=copy)
-    (built,) = (copy / "dist").glob("*.whl")
-    return built
 
 
 @pytest.fixture(scope="module")
