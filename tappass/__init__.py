@@ -30,10 +30,12 @@ if TYPE_CHECKING:
         TrustTierDenied,
     )
     from tappass.govern import govern
+    from tappass.peers import join_correlation, with_correlation, with_correlation_async
     from tappass.resuming import resume
     from tappass.scopes import governed, tappass_session, tappass_session_async
     from tappass.session.context import carry, current_session
     from tappass.session.session import Session
+    from tappass.verify import CorrelationRefused
     from tappass.wire.chat import ChatChunk, ChatResponse
     from tappass.wire.correlation import Correlation
     from tappass.wire.events import AuditEvent
@@ -49,6 +51,7 @@ _HOMES = {
     "ChatChunk": "wire.chat",
     "ChatResponse": "wire.chat",
     "Correlation": "wire.correlation",
+    "CorrelationRefused": "verify",
     "GovernanceDecision": "errors",
     "PolicyBlockError": "errors",
     "RedactionApplied": "errors",
@@ -65,10 +68,13 @@ _HOMES = {
     "governed": "scopes",
     "guard_agent": "tappass_adapters.langchain",
     "guard_agent_async": "tappass_adapters.langchain",
+    "join_correlation": "peers",
     "resume": "resuming",
     "tappass_session": "scopes",
     "tappass_session_async": "scopes",
     "tool": "decorators",
+    "with_correlation": "peers",
+    "with_correlation_async": "peers",
 }
 
 # The adapter that governs a framework's tool objects, by the class that they derive from.
@@ -102,6 +108,7 @@ __all__ = [
     "ChatChunk",
     "ChatResponse",
     "Correlation",
+    "CorrelationRefused",
     "GovernanceDecision",
     "PolicyBlockError",
     "RedactionApplied",
@@ -118,8 +125,11 @@ __all__ = [
     "governed",
     "guard_agent",
     "guard_agent_async",
+    "join_correlation",
     "resume",
     "tappass_session",
     "tappass_session_async",
     "tool",
+    "with_correlation",
+    "with_correlation_async",
 ]
