@@ -38,6 +38,7 @@ class Interception:
         options: what the guard's caller asked for.
         session: where the call belongs, if not to the active session.
         fixed: the framework cannot be given other arguments: a call that may only run redacted is refused.
+        unseen: nobody here sees the result: a call whose result must be inspected is refused.
     """
 
     kind = "tool"
@@ -52,6 +53,7 @@ class Interception:
         options: Options | None = None,
         session: Session | None = None,
         fixed: bool = False,
+        unseen: bool = False,
     ) -> None:
         self.name = name
         self._arguments = dict(arguments)
@@ -60,6 +62,7 @@ class Interception:
         self._options = options or Options()
         self._session = session
         self._fixed = fixed
+        self._unseen = unseen
         self._call: Call | None = None
         self._paused: PausedCall | None = None
         self._apaused: AsyncPausedCall | None = None
@@ -78,6 +81,7 @@ class Interception:
             options=self._options,
             rebind=rebind,
         )
+        self._call.unseen = self._unseen
         return self._call
 
     def before(self) -> dict[str, Any]:
