@@ -84,6 +84,14 @@ class Joining(UnitOfWork):
         self._joined = False
         self._signature: inspect.Signature | None = None
 
+    def brings_token(self) -> bool:
+        """Tell whether a token came along, whether or not it holds.
+
+        Raises:
+            CorrelationRefused: what stands in its place is none.
+        """
+        return token_in(self._carrier) is not None
+
     def _token(self) -> str | None:
         if isinstance(self._carrier, str):
             raise TapPassConfigError(
