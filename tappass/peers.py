@@ -7,10 +7,10 @@ import inspect
 from collections.abc import Callable, Mapping, MutableSequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from tappass.around import around
 from tappass.carriers import stamped, token_in
 from tappass.errors import TapPassConfigError
 from tappass.placing import ANYWHERE, aplace, place
-from tappass.around import around
 from tappass.scopes import UnitOfWork, opening_of
 from tappass.session.registry import registry
 from tappass.session.session import Options
@@ -93,7 +93,7 @@ class Joining(UnitOfWork):
         return token_in(self._carrier) is not None
 
     def _token(self) -> str | None:
-        if isinstance(self._carrier, str):
+        if isinstance(self._carrier, str) and self._signature is None:
             raise TapPassConfigError(
                 f"join_correlation({self._carrier!r}) names an argument of a function that it decorates; "
                 "in a `with`, pass what brought the token"

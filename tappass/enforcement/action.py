@@ -126,7 +126,6 @@ class Call:
         resume_token: str = "",
         on_approval: str | None = None,
         approval_timeout_s: float | None = None,
-        unseen: bool = False,
     ) -> None:
         self.action = action
         self.scope = scope
@@ -142,7 +141,7 @@ class Call:
         self.resume_token = resume_token or scope.resume_token
         self._on_approval = on_approval
         self._approval_timeout_s = approval_timeout_s
-        self.unseen = unseen
+        self.unseen = False
         self.started_ns = SYSTEM_CLOCK.monotonic_ns()
         self.model = ""
         self.usage: Usage | None = None

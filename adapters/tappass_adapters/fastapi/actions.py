@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 import anyio
 
-from tappass.errors import PolicyBlockError, TapPassConfigError
-from tappass.ext import Interception, Options, ToolDefinition, current_session, missing
+from tappass.errors import TapPassConfigError
+from tappass.ext import Interception, Options, ToolDefinition, missing
+from tappass_adapters.fastapi.arriving import arrived
 from tappass_adapters.fastapi.exchange import KEY, run, settled
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -38,7 +39,8 @@ def governed_action(
 
     Args:
         name: what policy calls the action.
-        arguments: a dependency that returns them by name; by default the path's and the query's parameters, as text.
+        arguments: a dependency that returns them by name; by default the parameters of path and query,
+            as the endpoint takes them where it declares them, else as text.
         description: what the action does, for people.
         raise_on_redaction: as in `tool`.
         respect_breakglass: as in `tool`.
@@ -61,7 +63,7 @@ def governed_action(
     )
 
     async def action(connection: Any, declared: Any = None) -> AsyncIterator[dict[str, Any]]:
-        told = _told(name, declared) if arguments is not None else _arrived(name, connection)
+        told = _told(name, declared) if arguments is not None else arrived(name, connection)
         call = _call(name, told, description, options)
         await call.abefore()
         error: BaseException | None = None
@@ -121,7 +123,7 @@ def governed_endpoint(
         @functools.wraps(endpoint)
         async def governed(*args: Any, **kwargs: Any) -> Any:
             connection = _connection(name, (*args, *kwargs.values()))
-            told = _arrived(name, connection) if arguments is None else _told(name, await run(arguments, connection))
+            told = arrived(name, connection) if arguments is None else _told(name, await run(arguments, connection))
             call = _call(name, told, description, options)
             await call.abefore()
             exchange = connection.scope.get(KEY)
@@ -144,7 +146,7 @@ def governed_endpoint(
 
 def _call(name: str, arguments: dict[str, Any], description: str, options: Options) -> Interception:
     definition = ToolDefinition(name=name, description=description)
-    return Interception(name, arguments, definition=definition, options=options, fixed=True)
+    return Interception(name, arguments, definition=definition, options=options, fixed=True, unseen=True)
 
 
 def _connection(name: str, given: tuple[Any, ...]) -> Any:
@@ -162,21 +164,3 @@ def _told(name: str, declared: Any) -> dict[str, Any]:
     if not isinstance(declared, Mapping):
         raise TapPassConfigError(f"the arguments of the action `{name}` are a dict, not {type(declared).__name__}")
     return dict(declared)
-
-
-def _arrived(name: str, connection: Any) -> dict[str, Any]:
-    """Return the path's and the query's parameters; one that comes more than once is a list."""
-    query: dict[str, Any] = {}
-    for key in connection.query_params:
-        values = connection.query_params.getlist(key)
-        query[key] = values if len(values) > 1 else values[0]
-    if both := connection.path_params.keys() & query.keys():
-        # Policy would see one, and the endpoint might take the other.
-        session = current_session()
-        raise PolicyBlockError(
-            f"`{name}` was not run: `{min(both)!a:.80}` is in the path and in the query too",
-            blocked_by="ambiguous-argument",
-            reason="a parameter is in the path and in the query too",
-            correlation=session.correlation if session is not None else None,
-        )
-    return {**connection.path_params, **query}

@@ -309,7 +309,7 @@ def test_a_token_that_does_not_hold_is_refused_and_nothing_runs(site, untouched,
         token = with_correlation(audience="shop")["tappass-correlation"]
         elsewhere = with_correlation(audience="elsewhere")
         changed = token[:-10] + ("A" if token[-10] != "A" else "B") + token[-9:]
-        with memory_plane(), tappass_session(name="another plane's"):
+        with memory_plane() as other, tappass_session(url=other.url):
             foreign = with_correlation(audience="shop")
         opened = len(audit_events(type="session.opened"))
         for headers, problem in (
