@@ -10,6 +10,7 @@ import threading
 from types import SimpleNamespace
 
 import anyio
+import httpx
 import pytest
 
 from tappass import (
@@ -24,7 +25,7 @@ from tappass import (
     with_correlation_async,
 )
 from tappass.carriers import EXTENSION, METADATA, VARIABLE, token_in
-from tests.serving import python_path
+from tests.serving import python_path, serve
 
 HEADER = "tappass-correlation"
 
@@ -247,3 +248,25 @@ def test_the_trace_of_an_active_span_goes_along(tappass_plane, monkeypatch):
         assert with_correlation(os.environ, audience="b")["TRACEPARENT"].startswith("00-")
         context.is_valid = False
         assert "traceparent" not in with_correlation(audience="b")
+
+
+def test_a_token_replayed_with_another_key_is_refused(tmp_path):
+    with serve(tmp_path) as served:
+        headers = {"Authorization": f"Bearer {served.admin_key}"}
+        keys = []
+        for name in ("caller", "billing", "third"):
+            body = {"agent_id": name}
+            answer = httpx.post(f"{served.url}/agents/register", json=body, headers=headers, trust_env=False)
+            keys.append(answer.raise_for_status().json()["api_key"])
+        caller, billing, third = ({"url": served.url, "api_key": key} for key in keys)
+        with tappass_session(**caller) as session:
+            sent = with_correlation(audience="billing")
+        with tappass_session(**caller) as session:
+            sent = with_correlation(audience="billing")
+            with join_correlation(sent, **billing) as joined:
+                assert (joined.parent, joined.agent) == (session.session_id, "billing")
+            with pytest.raises(CorrelationRefused) as caught, join_correlation(sent, audience="billing", **third):
+                raise AssertionError("never reached")
+            assert caught.value.problem == "credential"
+            with join_correlation(sent, **billing) as again:
+                assert again.session_id == joined.session_id
