@@ -83,6 +83,7 @@ class Joining(UnitOfWork):
         self._required = required
         self._joined = False
         self._signature: inspect.Signature | None = None
+        self._record: SessionRecord | None = None
 
     def brings_token(self) -> bool:
         """Tell whether a token came along, whether or not it holds.
@@ -104,16 +105,30 @@ class Joining(UnitOfWork):
         self._joined = token is not None
         return token
 
+    async def arrive(self) -> None:
+        """Verify now what is entered later: a token that holds when it comes may have expired when its turn comes.
+
+        Raises:
+            CorrelationRefused: it does not hold, or there is none and this receiver asks for one.
+            TapPassConnectionError: the plane cannot be reached.
+        """
+        token = self._token()
+        if token is not None:
+            self._record = await self._ajoin(self._plane(), token)
+
     def _begin(self, plane: Plane, opening: Opening) -> SessionRecord:
         token = self._token()
         if token is None:
             return super()._begin(plane, opening)
-        return plane.sync.join(token, self._audience or registry.implicit(plane).agent)
+        return self._record or plane.sync.join(token, self._audience or registry.implicit(plane).agent)
 
     async def _abegin(self, plane: Plane, opening: Opening) -> SessionRecord:
         token = self._token()
         if token is None:
             return await super()._abegin(plane, opening)
+        return self._record or await self._ajoin(plane, token)
+
+    async def _ajoin(self, plane: Plane, token: str) -> SessionRecord:
         if self._audience:
             return await plane.aio.join(token, self._audience)
         import anyio.to_thread

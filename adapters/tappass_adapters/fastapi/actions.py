@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, TypeVar
@@ -51,8 +50,8 @@ def governed_action(
         TapPassConfigError: FastAPI is not installed.
     """
     try:
-        fastapi: Any = importlib.import_module("fastapi")
-        connections: Any = importlib.import_module("starlette.requests")
+        from fastapi import Depends
+        from starlette.requests import HTTPConnection
     except ImportError as error:
         raise missing("fastapi", "governed_action()") from error
     options = Options(
@@ -77,9 +76,9 @@ def governed_action(
                 await settled(call, error)
 
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    parameters = [inspect.Parameter("connection", kind, annotation=connections.HTTPConnection)]
+    parameters = [inspect.Parameter("connection", kind, annotation=HTTPConnection)]
     if arguments is not None:
-        parameters.append(inspect.Parameter("declared", kind, default=fastapi.Depends(arguments)))
+        parameters.append(inspect.Parameter("declared", kind, default=Depends(arguments)))
     action.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     setattr(action, ACTION, name)
     return action
@@ -151,11 +150,11 @@ def _call(name: str, arguments: dict[str, Any], description: str, options: Optio
 
 def _connection(name: str, given: tuple[Any, ...]) -> Any:
     try:
-        connections: Any = importlib.import_module("starlette.requests")
+        from starlette.requests import HTTPConnection
     except ImportError as error:
         raise missing("fastapi", "governed_endpoint()") from error
     for value in given:
-        if isinstance(value, connections.HTTPConnection):
+        if isinstance(value, HTTPConnection):
             return value
     raise TapPassConfigError(f"the endpoint of the action `{name}` takes no request, so policy could not see any")
 

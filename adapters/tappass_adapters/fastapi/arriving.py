@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,9 +34,10 @@ def _taken(dependant: Any, connection: Any) -> tuple[dict[str, Any], set[str]]:
     declared: set[str] = set()
     if dependant is None:
         return taken, declared
-    read = importlib.import_module("fastapi.dependencies.utils").request_params_to_args
+    from fastapi.dependencies.utils import request_params_to_args
+
     for field, received in _fields(dependant, connection):
-        values, wrong = read([field], received)
+        values, wrong = request_params_to_args([field], received)
         if not wrong:  # else the endpoint will not run, and policy is shown the text
             taken |= values
             declared.add(field.alias)

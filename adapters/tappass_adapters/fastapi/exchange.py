@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import inspect
 import sys
 from collections.abc import Callable
@@ -155,7 +154,9 @@ class Exchange:
                 await self.send({"type": "http.response.start", "status": 500, "headers": _PLAIN})
                 await self.send({"type": "http.response.body", "body": b"Internal Server Error"})
             return
-        request = importlib.import_module("starlette.requests").Request(self.scope)
+        from starlette.requests import Request
+
+        request = Request(self.scope)
         if page.debug:
             response = await run(page.debug_response, request, error)
         elif page.handler is None:
