@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tappass.wire.version import VERSION
 
 if TYPE_CHECKING:
+    from tappass_adapters.fastapi import TapPassMiddleware, governed_action, governed_endpoint
     from tappass_adapters.langchain import guard_agent, guard_agent_async
 
     from tappass.admin import AsyncTapPass, TapPass
@@ -60,12 +61,15 @@ _HOMES = {
     "TapPassConfigError": "errors",
     "TapPassConnectionError": "errors",
     "TapPassError": "errors",
+    "TapPassMiddleware": "tappass_adapters.fastapi",
     "ToolIntegrityViolation": "errors",
     "TrustTierDenied": "errors",
     "carry": "session.context",
     "current_session": "session.context",
     "govern": "govern",
     "governed": "scopes",
+    "governed_action": "tappass_adapters.fastapi",
+    "governed_endpoint": "tappass_adapters.fastapi",
     "guard_agent": "tappass_adapters.langchain",
     "guard_agent_async": "tappass_adapters.langchain",
     "join_correlation": "peers",
@@ -117,12 +121,15 @@ __all__ = [
     "TapPassConfigError",
     "TapPassConnectionError",
     "TapPassError",
+    "TapPassMiddleware",
     "ToolIntegrityViolation",
     "TrustTierDenied",
     "carry",
     "current_session",
     "govern",
     "governed",
+    "governed_action",
+    "governed_endpoint",
     "guard_agent",
     "guard_agent_async",
     "join_correlation",

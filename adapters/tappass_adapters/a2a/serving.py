@@ -37,7 +37,7 @@ class CorrelationContextBuilder(ServerCallContextBuilder):
 class JoiningExecutor(AgentExecutor):
     """Run an agent's work beneath the session of whoever sent the message, until its task or stream ends.
 
-        executor = JoiningExecutor(MyExecutor(), audience="billing")
+        executor = JoiningExecutor(MyExecutor(), card)
         handler = DefaultRequestHandler(executor, task_store, card, request_context_builder=executor.contexts)
 
     The token is looked for in the header, then in the request's metadata, then in the message's. With `contexts` it is
@@ -46,7 +46,9 @@ class JoiningExecutor(AgentExecutor):
 
     Args:
         executor: the agent's own.
-        audience: whom tokens must be made for; by default the name of the agent that acts here.
+        card: its `AgentCard`.
+        audience: whom tokens must be made for; by default the name on the card, without one that of the agent that
+            acts here.
         required: refuse messages that bring no token. Otherwise their work has a session of its own.
         name: what sessions of their own are called.
         agent: who acts in them.
@@ -63,6 +65,7 @@ class JoiningExecutor(AgentExecutor):
     def __init__(
         self,
         executor: Any,
+        card: Any = None,
         *,
         audience: str = "",
         required: bool = False,
@@ -77,6 +80,7 @@ class JoiningExecutor(AgentExecutor):
         on_approval: str | None = None,
         approval_timeout_s: float | None = None,
     ) -> None:
+        audience = audience or getattr(card, "name", "") or agent
         self._executor = executor
         self._required = required
         self._opening = opening_of(
@@ -89,7 +93,7 @@ class JoiningExecutor(AgentExecutor):
             approval_timeout_s=approval_timeout_s,
         )
         self._how: dict[str, Any] = {
-            "audience": audience or agent,
+            "audience": audience,
             "url": url,
             "api_key": api_key,
             "options": options,

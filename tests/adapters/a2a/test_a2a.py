@@ -126,7 +126,7 @@ class Place:
         )
         self.card = with_extension(card) if declared else card
         self.store = Store()
-        joining = JoiningExecutor(executor, **{"audience": "billing", **options})
+        joining = JoiningExecutor(executor, self.card, **options)
         handler = DefaultRequestHandler(
             agent_executor=joining,
             task_store=self.store,
@@ -375,7 +375,8 @@ def test_a_header_that_comes_twice_is_refused(tappass_plane):
         headers = [(HEADER, token), (HEADER, token), ("A2A-Version", "1.0")]
         answer = httpx.post(f"{place.url}/rpc", json=body, headers=headers, trust_env=False).json()
         assert "there is more than one" in answer["error"]["message"]
-        assert answer["error"]["data"][0]["metadata"]["code"] == "correlation_malformed"
+        # Where in the data it stands is the SDK's.
+        assert "correlation_malformed" in str(answer["error"]["data"])
 
 
 def test_a_follow_up_with_a_bad_token_leaves_the_task_as_it_is(tappass_plane):
