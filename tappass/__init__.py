@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tappass.wire.version import VERSION
 
 if TYPE_CHECKING:
+    from tappass_adapters.fastapi import TapPassMiddleware, governed_action, governed_endpoint
     from tappass_adapters.langchain import guard_agent, guard_agent_async
 
     from tappass.admin import AsyncTapPass, TapPass
@@ -30,10 +31,12 @@ if TYPE_CHECKING:
         TrustTierDenied,
     )
     from tappass.govern import govern
+    from tappass.peers import join_correlation, with_correlation, with_correlation_async
     from tappass.resuming import resume
     from tappass.scopes import governed, tappass_session, tappass_session_async
     from tappass.session.context import carry, current_session
     from tappass.session.session import Session
+    from tappass.verify import CorrelationRefused
     from tappass.wire.chat import ChatChunk, ChatResponse
     from tappass.wire.correlation import Correlation
     from tappass.wire.events import AuditEvent
@@ -49,6 +52,7 @@ _HOMES = {
     "ChatChunk": "wire.chat",
     "ChatResponse": "wire.chat",
     "Correlation": "wire.correlation",
+    "CorrelationRefused": "verify",
     "GovernanceDecision": "errors",
     "PolicyBlockError": "errors",
     "RedactionApplied": "errors",
@@ -57,18 +61,24 @@ _HOMES = {
     "TapPassConfigError": "errors",
     "TapPassConnectionError": "errors",
     "TapPassError": "errors",
+    "TapPassMiddleware": "tappass_adapters.fastapi",
     "ToolIntegrityViolation": "errors",
     "TrustTierDenied": "errors",
     "carry": "session.context",
     "current_session": "session.context",
     "govern": "govern",
     "governed": "scopes",
+    "governed_action": "tappass_adapters.fastapi",
+    "governed_endpoint": "tappass_adapters.fastapi",
     "guard_agent": "tappass_adapters.langchain",
     "guard_agent_async": "tappass_adapters.langchain",
+    "join_correlation": "peers",
     "resume": "resuming",
     "tappass_session": "scopes",
     "tappass_session_async": "scopes",
     "tool": "decorators",
+    "with_correlation": "peers",
+    "with_correlation_async": "peers",
 }
 
 # The adapter that governs a framework's tool objects, by the class that they derive from.
@@ -102,6 +112,7 @@ __all__ = [
     "ChatChunk",
     "ChatResponse",
     "Correlation",
+    "CorrelationRefused",
     "GovernanceDecision",
     "PolicyBlockError",
     "RedactionApplied",
@@ -110,16 +121,22 @@ __all__ = [
     "TapPassConfigError",
     "TapPassConnectionError",
     "TapPassError",
+    "TapPassMiddleware",
     "ToolIntegrityViolation",
     "TrustTierDenied",
     "carry",
     "current_session",
     "govern",
     "governed",
+    "governed_action",
+    "governed_endpoint",
     "guard_agent",
     "guard_agent_async",
+    "join_correlation",
     "resume",
     "tappass_session",
     "tappass_session_async",
     "tool",
+    "with_correlation",
+    "with_correlation_async",
 ]

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tappass.carriers import EXTENSION, METADATA, token_in
 from tappass.children import Child
 from tappass.decorators import govern_callable
 from tappass.enforcement.projection import Encoders
@@ -23,11 +24,14 @@ from tappass.extras import missing
 from tappass.gates import Gate, Governing, by_name
 from tappass.guards import Guard, Guarded, GuardOptions, current_guard, guarding
 from tappass.interception import Interception, ModelCall, irreplaceable, tell
+from tappass.peers import Joining
+from tappass.problems import MEDIA_TYPE, Answer, answer_to
 from tappass.scopes import UnitOfWork, opening_of
 from tappass.session.context import Entered, carry, current_session
 from tappass.session.session import Options, Session
 from tappass.toolspec import MARK, source_digest
 from tappass.wire.decisions import ToolDefinition
+from tappass.wire.service import CORRELATION, RESUME
 from tappass.wire.sessions import Opening
 
 
@@ -57,7 +61,10 @@ def unit(
 
 
 __all__ = [
+    "Answer",
+    "CORRELATION",
     "Child",
+    "EXTENSION",
     "Encoders",
     "Entered",
     "Gate",
@@ -66,13 +73,18 @@ __all__ = [
     "GuardOptions",
     "Guarded",
     "Interception",
+    "Joining",
     "MARK",
+    "MEDIA_TYPE",
+    "METADATA",
     "ModelCall",
     "Opening",
     "Options",
+    "RESUME",
     "Session",
     "ToolDefinition",
     "UnitOfWork",
+    "answer_to",
     "by_name",
     "carry",
     "current_guard",
@@ -81,7 +93,9 @@ __all__ = [
     "guarding",
     "irreplaceable",
     "missing",
+    "opening_of",
     "source_digest",
     "tell",
+    "token_in",
     "unit",
 ]

@@ -15,19 +15,12 @@ from tappass.enforcement.paused import AsyncPausedCall, PausedCall
 from tappass.enforcement.projection import Encoders
 from tappass.enforcement.verdicts import printable
 from tappass.errors import ApprovalRequired, GovernanceDecision, TapPassConfigError, TapPassError
-from tappass.placing import aplace, place
+from tappass.placing import ANYWHERE, aplace, place
 from tappass.session.session import TELL, Options, Session
 from tappass.toolspec import sha256
 from tappass.wire.chat import Usage, prompt_text
 from tappass.wire.codec import canonical
 from tappass.wire.decisions import Action, ToolDefinition
-
-
-class _Anywhere:
-    """Insists on no plane: the active session's."""
-
-    url = None
-    api_key = None
 
 
 class Interception:
@@ -45,6 +38,7 @@ class Interception:
         options: what the guard's caller asked for.
         session: where the call belongs, if not to the active session.
         fixed: the framework cannot be given other arguments: a call that may only run redacted is refused.
+        unseen: nobody here sees the result: a call whose result must be inspected is refused.
     """
 
     kind = "tool"
@@ -59,6 +53,7 @@ class Interception:
         options: Options | None = None,
         session: Session | None = None,
         fixed: bool = False,
+        unseen: bool = False,
     ) -> None:
         self.name = name
         self._arguments = dict(arguments)
@@ -67,6 +62,7 @@ class Interception:
         self._options = options or Options()
         self._session = session
         self._fixed = fixed
+        self._unseen = unseen
         self._call: Call | None = None
         self._paused: PausedCall | None = None
         self._apaused: AsyncPausedCall | None = None
@@ -85,6 +81,7 @@ class Interception:
             options=self._options,
             rebind=rebind,
         )
+        self._call.unseen = self._unseen
         return self._call
 
     def before(self) -> dict[str, Any]:
@@ -95,7 +92,7 @@ class Interception:
             TapPassConnectionError: the decision could not be recorded.
             TapPassConfigError: an argument cannot be shown to policy.
         """
-        session = self._session or place(_Anywhere)
+        session = self._session or place(ANYWHERE)
         call = self._begun(session)
         self._paused = PausedCall(enforce(call), session.plane.sync, call)
         return self._paused.start().kwargs
@@ -107,7 +104,7 @@ class Interception:
 
     async def abefore(self) -> dict[str, Any]:
         """Decide; return the arguments that the call may be made with. The async twin of `before`."""
-        session = self._session or await aplace(_Anywhere)
+        session = self._session or await aplace(ANYWHERE)
         call = self._begun(session)
         self._apaused = AsyncPausedCall(enforce(call), session.plane.aio, call)
         return (await self._apaused.start()).kwargs

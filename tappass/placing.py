@@ -24,6 +24,15 @@ class Placed(Protocol):
         ...
 
 
+class _Anywhere:
+    url = None
+    api_key = None
+
+
+# Insists on no plane.
+ANYWHERE = _Anywhere()
+
+
 def place(what: Placed) -> Session:
     """Return the session for a call."""
     active = current_session()

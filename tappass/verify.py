@@ -24,7 +24,7 @@ ALGORITHM: Final = "EdDSA"
 LONGEST_LIFE_S: Final = 3600
 # Clocks of two machines differ; a token is not refused for that.
 LEEWAY_S: Final = 5
-_LONGEST = 2048
+LONGEST: Final = 2048
 
 _MOST_KEYS, _MOST_BYTES, _TIMEOUT_S = 1000, 262_144, 5.0
 _FRESH_S, _STALE_S, _PAUSE_S = 600, 86_400, 60
@@ -35,8 +35,8 @@ class CorrelationRefused(TapPassConfigError):
     """A correlation token does not hold, and so places nothing.
 
     Attributes:
-        problem: which check it failed: `malformed`, `algorithm`, `type`, `key`, `signature`, `issuer`, `audience`,
-            `organisation`, `expired`, `life`, `credential` or `session`.
+        problem: which check it failed: `missing`, `malformed`, `algorithm`, `type`, `key`, `signature`, `issuer`,
+            `audience`, `organisation`, `expired`, `life`, `credential` or `session`.
     """
 
     said: ClassVar = "the correlation token was refused: "
@@ -147,7 +147,7 @@ def read_token(token: str, key_of: KeyOf, now_s: float) -> Claims:
 
 def _parts(token: str) -> tuple[Header, bytes, bytes]:
     try:
-        if len(token) > _LONGEST:
+        if len(token) > LONGEST:
             raise ValueError("too long")
         head, body, signature = token.split(".")
         return msgspec.json.decode(decoded(head), type=Header), decoded(body), decoded(signature)

@@ -84,7 +84,8 @@ class Call:
     """One governed call: its action, what to run, and the clock that times it.
 
     `rebind` turns arguments that were changed by name into what is to be passed; `originals` are the arguments by
-    name before projection.
+    name before projection. The result of an `unseen` call is shown to nobody here, so that it is refused where policy
+    asks for that.
     """
 
     __slots__ = (
@@ -104,6 +105,7 @@ class Call:
         "scope",
         "started_ns",
         "task_id",
+        "unseen",
         "usage",
     )
 
@@ -139,6 +141,7 @@ class Call:
         self.resume_token = resume_token or scope.resume_token
         self._on_approval = on_approval
         self._approval_timeout_s = approval_timeout_s
+        self.unseen = False
         self.started_ns = SYSTEM_CLOCK.monotonic_ns()
         self.model = ""
         self.usage: Usage | None = None

@@ -26,8 +26,9 @@ def bounded(call: Call, decision: Decision) -> tuple[tuple[Any, ...], dict[str, 
     changed: dict[str, Any] = {}
     for obligation in decision.obligations:
         match obligation:
-            case ScanResult():
-                pass  # after the call
+            case ScanResult():  # after the call
+                if call.unseen and obligation.require:
+                    raise _uninspectable(call.action.name, decision.correlation)
             case RedactArguments():
                 changed.update(_redacted(call, obligation, decision))
             case _:
@@ -57,6 +58,16 @@ def not_redactable(name: str, inside: str, ids: Correlation) -> PolicyBlockError
     return PolicyBlockError(
         f"`{printable(name)}` {reason}; nothing ran; see {ids.audit_url}",
         blocked_by="argument-not-redactable",
+        reason=reason,
+        correlation=ids,
+    )
+
+
+def _uninspectable(name: str, ids: Correlation) -> PolicyBlockError:
+    reason = "gives a result that must be inspected, where nobody can see it"
+    return PolicyBlockError(
+        f"`{printable(name)}` {reason}; nothing ran; see {ids.audit_url}",
+        blocked_by="result-not-inspectable",
         reason=reason,
         correlation=ids,
     )

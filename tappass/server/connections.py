@@ -7,7 +7,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from tappass.server.problems import MEDIA_TYPE, Problem
+from tappass.problems import MEDIA_TYPE
+from tappass.server.problems import Problem
 from tappass.wire.codec import encode
 
 HEAD_BYTES = 32_768

@@ -19,8 +19,8 @@ from litestar.openapi.spec import (
 )
 from litestar.openapi.spec.enums import OpenAPIType
 
+from tappass.problems import MEDIA_TYPE
 from tappass.server.auth import PAGE, PUBLIC, scopes_of
-from tappass.server.problems import MEDIA_TYPE
 from tappass.wire.version import VERSION
 
 _KEY, _PROBLEM = "key", "Problem"

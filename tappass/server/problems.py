@@ -15,35 +15,10 @@ from litestar.exceptions import HTTPException, ValidationException
 from litestar.openapi.datastructures import ResponseSpec
 
 from tappass.errors import GovernanceDecision, TapPassConfigError, TapPassConnectionError
+from tappass.problems import MEDIA_TYPE, OUTAGE, ProblemBody, problem, refusal_of, refused, status_of
 from tappass.server import logs
-from tappass.server.refusals import refusal_of, status_of
 from tappass.verify import CorrelationRefused
 from tappass.wire.codec import encode
-
-MEDIA_TYPE = "application/problem+json"
-
-_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
-
-
-class Told(msgspec.Struct, frozen=True, kw_only=True):
-    """`error` as the OpenAI API has it; `param` names the field that is wrong."""
-
-    message: str
-    type: str
-    code: str
-    param: str | None = None
-
-
-class ProblemBody(msgspec.Struct, frozen=True, kw_only=True):
-    """A problem (RFC 9457) as every route answers it; `message` and `reason` say what `detail` says."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    message: str
-    reason: str
-    error: Told
 
 
 class Problem(Exception):
@@ -73,49 +48,7 @@ class Problem(Exception):
 
     def body(self) -> ProblemBody:
         """Return it as it travels."""
-        told = Told(message=self.detail, type=kind_of(self.status), code=self.code, param=self.param)
-        return ProblemBody(
-            type=f"urn:tappass:problem:{self.code}",
-            title=HTTPStatus(self.status).phrase,
-            status=self.status,
-            detail=self.detail,
-            message=self.detail,
-            reason=self.detail,
-            error=told,
-        )
-
-
-def kind_of(status: int) -> str:
-    """Return what OpenAI calls errors of that status."""
-    return _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-
-
-def refused(error: GovernanceDecision) -> dict[str, Any]:
-    """Return the body of one of the six ways a plane says no: its fields at top level, beside the five ids.
-
-    `message` says it in full, as the embedded plane does; `ran` that it is the answer which may not be seen.
-    """
-    refusal, reason = refusal_of(error), error.reason
-    told = msgspec.to_builtins(refusal)
-    if "redactions" in told:
-        # Exactly these keys; where in the value it was is not among them.
-        told["redactions"] = [{key: each[key] for key in _REDACTION} for each in told["redactions"]]
-    status, decision = status_of(refusal), told["decision"]
-    return {
-        **told,
-        "message": str(error),
-        "reason": reason,
-        "ran": error.ran,
-        **msgspec.structs.asdict(error.correlation),
-        "error": msgspec.to_builtins(Told(message=reason, type="permission_error", code=decision)),
-        "type": f"urn:tappass:problem:{decision}",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": reason,
-    }
-
-
-_REDACTION = ("kind", "start", "end", "replacement")
+        return problem(self.status, self.detail, code=self.code, param=self.param)
 
 
 def answer(body: Any, status: int, headers: Mapping[str, str] | None = None) -> Response[bytes]:
@@ -177,8 +110,7 @@ def on_config(request: Request[Any, Any, Any], error: TapPassConfigError) -> Res
 def on_outage(request: Request[Any, Any, Any], error: TapPassConnectionError) -> Response[bytes]:
     """Answer that the plane cannot keep its record, so that nothing may run."""
     logs.failed(error)
-    detail = "the control plane cannot keep its record now, so nothing may run; try again"
-    return on_problem(request, Problem(503, detail, code="plane_unavailable", headers={"Retry-After": "1"}))
+    return on_problem(request, Problem(503, OUTAGE, code="plane_unavailable", headers={"Retry-After": "1"}))
 
 
 def on_too_deep(request: Request[Any, Any, Any], _: RecursionError) -> Response[bytes]:

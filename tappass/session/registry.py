@@ -22,8 +22,10 @@ class Registry:
 
     def __init__(self) -> None:
         self._lock = forking.Lock()
+        # Of its own: the other is held while a plane is made or asked.
+        self._entering = forking.Lock()
         self._planes: dict[str, Plane] = {}
-        self._sessions: dict[str, Session] = {}
+        self._sessions: dict[str, list[Session]] = {}
         self._implicit: dict[str, Session] = {}
         self._directory = ""
         self._armed = False
@@ -69,16 +71,21 @@ class Registry:
         _close(implicit)
 
     def add(self, session: Session) -> None:
-        """Note an open session."""
-        self._sessions[session.session_id] = session
+        """Note an open session; one that several requests have joined is noted for each."""
+        with self._entering:
+            self._sessions.setdefault(session.session_id, []).append(session)
 
     def discard(self, session: Session) -> None:
-        """Forget a closed session."""
-        self._sessions.pop(session.session_id, None)
+        """Forget a session that was closed or left."""
+        with self._entering:
+            entered = [other for other in self._sessions.pop(session.session_id, ()) if other is not session]
+            if entered:
+                self._sessions[session.session_id] = entered
 
     def session(self, session_id: str) -> Session | None:
         """Return an open session of this process by id."""
-        return self._sessions.get(session_id)
+        entered = self._sessions.get(session_id)
+        return entered[-1] if entered else None
 
     def implicit(self, plane: Plane) -> Session:
         """Return the session for calls outside any, opened at the first such call.
