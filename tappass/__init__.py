@@ -13,6 +13,7 @@ from tappass.wire.version import VERSION
 
 if TYPE_CHECKING:
     from tappass_adapters.langchain import guard_agent, guard_agent_async
+    from tappass_adapters.temporal import TapPassPlugin, governed_workflow
 
     from tappass.admin import AsyncTapPass, TapPass
     from tappass.agent import Agent, AsyncAgent
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
     from tappass.wire.correlation import Correlation
     from tappass.wire.events import AuditEvent
 
-# Where each public name lives; loaded when it is first asked for, so that `import tappass` stays light.
+# Where each public name lives, an adapter's under its whole name; loaded when it is first asked for, so that
+# `import tappass` stays light.
 _HOMES = {
     "Agent": "agent",
     "ApprovalRequired": "errors",
@@ -57,12 +59,14 @@ _HOMES = {
     "TapPassConfigError": "errors",
     "TapPassConnectionError": "errors",
     "TapPassError": "errors",
+    "TapPassPlugin": "tappass_adapters.temporal",
     "ToolIntegrityViolation": "errors",
     "TrustTierDenied": "errors",
     "carry": "session.context",
     "current_session": "session.context",
     "govern": "govern",
     "governed": "scopes",
+    "governed_workflow": "tappass_adapters.temporal",
     "guard_agent": "tappass_adapters.langchain",
     "guard_agent_async": "tappass_adapters.langchain",
     "resume": "resuming",
@@ -110,12 +114,14 @@ __all__ = [
     "TapPassConfigError",
     "TapPassConnectionError",
     "TapPassError",
+    "TapPassPlugin",
     "ToolIntegrityViolation",
     "TrustTierDenied",
     "carry",
     "current_session",
     "govern",
     "governed",
+    "governed_workflow",
     "guard_agent",
     "guard_agent_async",
     "resume",

@@ -19,6 +19,7 @@ from typing import Any
 from tappass.children import Child
 from tappass.decorators import govern_callable
 from tappass.enforcement.projection import Encoders
+from tappass.executions import Executions, derived_id, step_of
 from tappass.extras import missing
 from tappass.gates import Gate, Governing, by_name
 from tappass.guards import Guard, Guarded, GuardOptions, current_guard, guarding
@@ -60,6 +61,7 @@ __all__ = [
     "Child",
     "Encoders",
     "Entered",
+    "Executions",
     "Gate",
     "Governing",
     "Guard",
@@ -77,11 +79,13 @@ __all__ = [
     "carry",
     "current_guard",
     "current_session",
+    "derived_id",
     "govern_callable",
     "guarding",
     "irreplaceable",
     "missing",
     "source_digest",
+    "step_of",
     "tell",
     "unit",
 ]
