@@ -117,7 +117,7 @@ class OutOfWorkflow(WorkflowOutboundInterceptor):
         """Start a child, whose session will be beneath this one: which is opened first, if nothing has yet."""
         if (told := self._told()) is not None and workflow.patched(PATCH):
             if not self._opened:
-                await self._own(OPEN, told, [], RetryPolicy(maximum_interval=timedelta(seconds=self._poll_s)))
+                await self._own(OPEN, told, [], self._patience())
             self._opened = True
             input.headers = telling(input.headers, Told(parent=told.session))
         return await super().start_child_workflow(input)
@@ -197,16 +197,20 @@ class OutOfWorkflow(WorkflowOutboundInterceptor):
                 WAIT,
                 msgspec.to_builtins(held),
                 start_to_close_timeout=timedelta(seconds=60),
-                retry_policy=RetryPolicy(
-                    initial_interval=timedelta(seconds=min(0.5, self._poll_s)),
-                    backoff_coefficient=1.5,
-                    maximum_interval=timedelta(seconds=self._poll_s),
-                ),
+                retry_policy=self._patience(),
             )
         except ActivityError as error:
             raise _of_activity(refused, error) from error.cause
         finally:
             del self._held[number]
+
+    def _patience(self) -> RetryPolicy:
+        """Return how often something is tried that may take days."""
+        return RetryPolicy(
+            initial_interval=timedelta(seconds=min(0.5, self._poll_s)),
+            backoff_coefficient=1.5,
+            maximum_interval=timedelta(seconds=self._poll_s),
+        )
 
     # The session's own commands.
 
