@@ -37,7 +37,7 @@ _FIELDS: dict[type[TapPassError], tuple[str, ...]] = {
 _TYPES = {kind.__name__: kind for kind in _FIELDS}
 
 
-class Details(msgspec.Struct, frozen=True, kw_only=True):
+class Details(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The one detail of a failure of ours; texts, as in `tappass.errors`."""
 
     tappass: str
@@ -106,7 +106,8 @@ def error_of(failure: BaseException | None) -> TapPassError | None:
         return kind(failure.message)
     fields: dict[str, Any] = {name: getattr(details, name) for name in _FIELDS[kind]}
     error = kind(failure.message, reason=details.reason, correlation=Correlation.of(details), **fields)
-    error.ran = details.ran
+    if details.ran:
+        error.ran = True
     return error
 
 

@@ -39,7 +39,7 @@ OPEN, CLOSE, WAIT = "tappass_open", "tappass_close", "tappass_wait"
 OURS = (OPEN, CLOSE, WAIT)
 
 _TRY_S = timedelta(seconds=10)
-_CLOSE_S = timedelta(seconds=60)
+_CLOSE_S = timedelta(seconds=15)
 
 
 class InWorkflow(WorkflowInboundInterceptor):

@@ -52,8 +52,9 @@ class World:
 
     def __init__(self, address: str, plane: Any, url: str, api_key: str | None) -> None:
         self.address, self.plane, self.url, self.api_key = address, plane, url, api_key
-        self.engine = getattr(plane, "engine", None) or plane.plane.engine
-        self.events = plane.events
+        if plane is not None:
+            self.engine = getattr(plane, "engine", None) or plane.plane.engine
+            self.events = plane.events
         self.queue = f"queue-{uuid4().hex}"
 
     def plugin(self, **options: Any) -> TapPassPlugin:
@@ -129,20 +130,20 @@ def address() -> Iterator[str]:
 
 
 @contextmanager
-def _embedded(_tmp_path: Path) -> Iterator[Any]:
+def embedded(_tmp_path: Path) -> Iterator[Any]:
     with memory_plane(POLICY) as plane:
         yield plane, plane.url, None
 
 
 @contextmanager
-def _remote(tmp_path: Path) -> Iterator[Any]:
+def remote(tmp_path: Path) -> Iterator[Any]:
     (tmp_path / "server").mkdir()
     with remote_plane(tmp_path / "server") as plane:
         plane.policy(POLICY)
         yield plane, os.environ["TAPPASS_URL"], os.environ["TAPPASS_API_KEY"]
 
 
-PLANES = {"embedded": _embedded, "remote": _remote}
+PLANES = {"embedded": embedded, "remote": remote}
 
 
 @pytest.fixture(params=PLANES)

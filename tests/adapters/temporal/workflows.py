@@ -170,6 +170,19 @@ class Paying:
 
 @governed_workflow
 @workflow.defn
+class Hanging:
+    """A payment whose worker is taken for dead as soon as it is silent."""
+
+    @workflow.run
+    async def run(self, to: str, amount: float) -> str:
+        # added: here
+        return await workflow.execute_activity(
+            pay_and_hang, args=[to, amount], start_to_close_timeout=timedelta(seconds=3)
+        )
+
+
+@governed_workflow
+@workflow.defn
 class PayingLocally:
     @workflow.run
     async def run(self, to: str, amount: float) -> str:
@@ -353,7 +366,42 @@ class Plain:
         return await workflow.execute_activity(send, to, start_to_close_timeout=S)
 
 
+@workflow.defn(name="Late")
+class LateBefore:
+    """As it was before anybody governed it."""
+
+    def __init__(self) -> None:
+        self.told = False
+
+    @workflow.run
+    async def run(self, to: str, amount: float) -> str:
+        await workflow.wait_condition(lambda: self.told)
+        return await workflow.execute_activity(pay, args=[to, amount], start_to_close_timeout=S)
+
+    @workflow.signal
+    def go(self) -> None:
+        self.told = True
+
+
+@governed_workflow
+@workflow.defn(name="Late")
+class LateAfter:
+    """The same, governed from now on."""
+
+    def __init__(self) -> None:
+        self.told = False
+
+    @workflow.run
+    async def run(self, to: str, amount: float) -> str:
+        await workflow.wait_condition(lambda: self.told)
+        return await workflow.execute_activity(pay, args=[to, amount], start_to_close_timeout=S)
+
+    @workflow.signal
+    def go(self) -> None:
+        self.told = True
+
+
 WORKFLOWS = [
-    Sending, Paying, PayingLocally, PayingBoth, Compensating, Renaming, Parent, Listening, Talking, Continuing,
+    Sending, Paying, Hanging, PayingLocally, PayingBoth, Compensating, Renaming, Parent, Listening, Talking, Continuing,
     Stepping, FailingOnce, Idle, Cancelling, Strict, Plain,
 ]  # fmt: skip
