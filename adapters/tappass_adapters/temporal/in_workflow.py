@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeAlias, TypeVar, cast
 import msgspec
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, ChildWorkflowError
+from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError, FailureError
 from temporalio.worker import (
     ContinueAsNewInput,
     ExecuteWorkflowInput,
@@ -170,24 +170,26 @@ class OutOfWorkflow(WorkflowOutboundInterceptor):
         while True:
             try:
                 return await handle
-            except ActivityError as error:
-                held = details_of(error.cause)
+            except (ActivityError, ApplicationError) as error:
+                # A local activity's failure comes bare.
+                held = details_of(error.cause if isinstance(error, ActivityError) else error)
                 if held is None or held.tappass != "ApprovalRequired":
                     raise
                 refused = error
-            await self._people(held, refused)
+            await self._people(again.activity, held, refused)
             handle = start(dataclasses.replace(again))
 
-    async def _people(self, held: Details, refused: ActivityError) -> None:
+    async def _people(self, name: str, held: Details, refused: ActivityError | ApplicationError) -> None:
         """Wait until people have agreed.
 
         Raises:
             ActivityError: they have not, or the workflow was cancelled; it is the held activity's.
+            ApplicationError: the same, of a local activity.
         """
         self._numbers += 1
         number = self._numbers
         self._held[number] = {
-            "name": refused.activity_type,
+            "name": name,
             "approval_url": held.approval_url,
             "expires_at": held.expires_at,
         }
@@ -200,7 +202,9 @@ class OutOfWorkflow(WorkflowOutboundInterceptor):
                 retry_policy=self._patience(),
             )
         except ActivityError as error:
-            raise _of_activity(refused, error) from error.cause
+            if isinstance(refused, ActivityError):
+                raise _of_activity(refused, error) from error.cause
+            raise error.cause or error from None
         finally:
             del self._held[number]
 
@@ -222,10 +226,10 @@ class OutOfWorkflow(WorkflowOutboundInterceptor):
         closing = asyncio.ensure_future(self._own(CLOSE, told, [status], RetryPolicy()))
         try:
             await asyncio.shield(closing)
-        except ActivityError:
+        except FailureError:
             workflow.logger.warning("the session %s could not be closed; it stays open in the log", told.session)
         except asyncio.CancelledError:
-            with contextlib.suppress(ActivityError, asyncio.CancelledError):
+            with contextlib.suppress(FailureError, asyncio.CancelledError):
                 await asyncio.shield(closing)
 
     async def _own(self, activity: str, told: Told, args: list[str], retry: RetryPolicy) -> None:

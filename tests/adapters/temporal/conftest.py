@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import json
 import os
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
@@ -88,14 +91,31 @@ class World:
 
     async def waiting(self, handle: WorkflowHandle[Any, Any], count: int = 1) -> list[dict[str, str]]:
         """Return what a workflow waits for, once it is so much."""
-        for _ in range(int(PATIENCE_S / 0.05)):
+
+        async def shown() -> list[dict[str, str]]:
             try:
-                if len(shown := await handle.query("tappass_waiting")) >= count:
-                    return list(shown)
-            except RPCError as error:
-                assert "not found" in str(error) or "not ready" in str(error), error
-            await asyncio.sleep(0.05)
-        raise AssertionError("it waits for nobody")
+                found = list(await handle.query("tappass_waiting"))
+            except RPCError:  # its first task has not run yet
+                return []
+            return found if len(found) >= count else []
+
+        return list(await until(shown)) if count else []
+
+    async def another(self, handle: WorkflowHandle[Any, Any], than: dict[str, str]) -> dict[str, str]:
+        """Return what a workflow waits for that is not this, once there is something."""
+
+        async def other() -> list[dict[str, str]]:
+            return [waits for waits in await handle.query("tappass_waiting") if waits != than]
+
+        return dict((await until(other))[0])
+
+    async def task_done(self, handle: WorkflowHandle[Any, Any]) -> None:
+        """Wait until a workflow's first task is done."""
+
+        async def done() -> bool:
+            return len((await handle.fetch_history()).events) >= 4
+
+        await until(done)
 
     async def approve(self, waits: dict[str, str]) -> None:
         await asyncio.to_thread(self.engine.voting.approve, _id(waits), BOB, "looks right")
@@ -107,11 +127,32 @@ class World:
         """Keep a history to be replayed by later versions; written anew where TAPPASS_RECORD says so."""
         history = await handle.fetch_history()
         if RECORDS:
-            (HISTORIES / f"{name}.json").write_text(history.to_json() + "\n")
+            kept = json.dumps(_portable(json.loads(history.to_json())), indent=1, sort_keys=True)
+            (HISTORIES / f"{name}.json").write_text(kept + "\n")
         assert (HISTORIES / f"{name}.json").exists()
 
 
+async def until(found: Callable[[], Any]) -> Any:
+    """Return what a function (or a coroutine function) finds, once it finds something."""
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        answer = found()
+        if inspect.isawaitable(answer):
+            answer = await answer
+        if answer:
+            return answer
+        await asyncio.sleep(0.05)
+    raise AssertionError("it never came to be")
+
+
 RECORDS = bool(os.environ.get("TAPPASS_RECORD"))
+
+
+def _portable(node: Any) -> Any:
+    """Return a history without what only one machine means: paths in stack traces, names of hosts and processes."""
+    if isinstance(node, dict):
+        return {key: "" if key in ("stackTrace", "identity") else _portable(value) for key, value in node.items()}
+    return [_portable(item) for item in node] if isinstance(node, list) else node
 
 
 def _id(waits: dict[str, str]) -> str:

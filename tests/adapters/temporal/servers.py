@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import socket
@@ -10,6 +11,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from temporalio.client import Client
+from temporalio.service import RPCError
 
 READY_S = 60.0
 
@@ -31,7 +35,7 @@ def development_server() -> Iterator[str]:
     )
     try:
         until = time.monotonic() + READY_S
-        while not _listens(port):
+        while not asyncio.run(_serves(f"127.0.0.1:{port}")):
             assert server.poll() is None, "the Temporal server ended"
             assert time.monotonic() < until, "the Temporal server did not come up"
             time.sleep(0.05)
@@ -41,6 +45,9 @@ def development_server() -> Iterator[str]:
         server.wait()
 
 
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+async def _serves(address: str) -> bool:
+    try:
+        client = await Client.connect(address)
+        return await client.service_client.check_health()
+    except (RuntimeError, RPCError):
+        return False

@@ -14,9 +14,10 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
 from tappass import PolicyBlockError
+from tappass.plane.connect import connect
 from tappass.testing import memory_plane
 from tests.adapters.temporal import workflows as w
-from tests.adapters.temporal.conftest import POLICY, World
+from tests.adapters.temporal.conftest import POLICY, World, remote, until
 from tests.adapters.temporal.servers import binary
 from tests.adapters.temporal.test_sessions import reset
 from tests.adapters.temporal.working import worker_process
@@ -85,22 +86,23 @@ async def test_what_nobody_approves_for_thirty_days_is_refused(ran):
     ran.clear()
     with memory_plane(POLICY, clock=clock) as plane:
         world = World("", plane, plane.url, None)
-        async with await WorkflowEnvironment.start_time_skipping(
-            test_server_existing_path=binary("temporal-test-server"), plugins=[world.plugin(approval_poll_s=86400.0)]
-        ) as env:
-            async with world.worker(env.client):
-                handle = await world.start(
-                    env.client, w.Paying.run, "acme", 500.0, execution_timeout=timedelta(days=100)
-                )
-                await world.waiting(handle)
-                began = await env.get_current_time()
-                await env.sleep(timedelta(days=29))
-                assert len(await handle.query("tappass_waiting")) == 1
-                clock.pass_s(30 * 86400)
-                with pytest.raises(PolicyBlockError) as caught:
-                    await handle.result()
-                assert await env.get_current_time() - began >= timedelta(days=29)
-                await world.keep(handle, "expired")
+        async with (
+            await WorkflowEnvironment.start_time_skipping(
+                test_server_existing_path=binary("temporal-test-server"),
+                plugins=[world.plugin(approval_poll_s=86400.0)],
+            ) as env,
+            world.worker(env.client),
+        ):
+            handle = await world.start(env.client, w.Paying.run, "acme", 500.0, execution_timeout=timedelta(days=100))
+            await world.waiting(handle)
+            began = await env.get_current_time()
+            await env.sleep(timedelta(days=29))
+            assert len(await handle.query("tappass_waiting")) == 1
+            clock.pass_s(30 * 86400)
+            with pytest.raises(PolicyBlockError) as caught:
+                await handle.result()
+            assert await env.get_current_time() - began >= timedelta(days=29)
+            await world.keep(handle, "expired")
         assert caught.value.blocked_by == "approval-expired"
         assert ran == []
         assert len(plane.events(type="approval.expired")) == 1
@@ -109,8 +111,6 @@ async def test_what_nobody_approves_for_thirty_days_is_refused(ran):
 @pytest.fixture
 def disk(tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch):
     """A world whose plane is a database that several processes open."""
-    from tappass.plane.connect import connect
-
     url = f"sqlite:///{tmp_path}/.tappass/tappass.db"
     (tmp_path / ".tappass").mkdir()
     (tmp_path / "policy.yaml").write_text(POLICY)
@@ -132,8 +132,6 @@ def disk(tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch):
 @pytest.fixture
 def shared(request, address, tmp_path, monkeypatch):
     """The same on disk, and behind a server."""
-    from tests.adapters.temporal.conftest import remote
-
     if request.param == "embedded":
         yield request.getfixturevalue("disk")
         return
@@ -175,8 +173,7 @@ async def test_an_activity_that_started_and_never_settled_asks_anew(shared):
         handle = await world.start(client, w.Hanging.run, "acme", 500.0, execution_timeout=patient)
         (waits,) = await world.waiting(handle)
         await world.approve(waits)
-        while not lines(world):
-            await asyncio.sleep(0.05)
+        await until(lambda: lines(world))
     # The approval is used, and nobody can say whether the money went.
     with worker_process(world.address, world.queue, world.url, **file):
         (again,) = await world.waiting(handle)
@@ -194,12 +191,10 @@ async def test_several_workers_share_one_plane(disk):
     client = await world.client()
     patient = timedelta(seconds=60)
     file = {"RAN_FILE": str(world.file)}
-    with worker_process(world.address, world.queue, world.url, **file):
-        with worker_process(world.address, world.queue, world.url, **file):
-            handles = [
-                await world.start(client, w.Stepping.run, execution_timeout=patient) for _ in range(10)
-            ]
-            sessions = [await handle.result() for handle in handles]
+    where = (world.address, world.queue, world.url)
+    with worker_process(*where, **file), worker_process(*where, **file):
+        handles = [await world.start(client, w.Stepping.run, execution_timeout=patient) for _ in range(10)]
+        sessions = [await handle.result() for handle in handles]
     assert all(first == second for first, second in sessions)
     assert len({first for first, _ in sessions}) == 10
     assert len(lines(world)) == 20
@@ -215,8 +210,7 @@ async def test_each_attempt_of_an_approved_activity_asks_once(world, ran):
         handle = await world.start(client, w.Sending.run, "pay_flaky", ["acme", 500.0])
         (first,) = await world.waiting(handle)
         await world.approve(first)
-        while asked(world) < 2:
-            await asyncio.sleep(0.05)
+        await until(lambda: asked(world) > 1)
         (second,) = await world.waiting(handle)
         assert second["approval_url"] != first["approval_url"]
         await world.approve(second)
@@ -261,13 +255,10 @@ async def test_two_equal_calls_at_once_need_an_approval_each(world, ran):
         handle = await world.start(client, w.PayingBoth.run, "acme", 500.0)
         both = await world.waiting(handle, 2)
         await world.approve(both[0])
-        while not ran:
-            await asyncio.sleep(0.05)
-        while asked(world) < 2:
-            await asyncio.sleep(0.05)
+        await until(lambda: ran)
+        await until(lambda: asked(world) > 1)
         assert len(ran) == 1
-        (other,) = [waits for waits in await world.waiting(handle) if waits["approval_url"] != both[0]["approval_url"]]
-        await world.approve(other)
+        await world.approve(await world.another(handle, both[0]))
         assert await handle.result() == ["500 paid to acme"] * 2
         await world.keep(handle, "both")
     assert len(ran) == 2
@@ -283,6 +274,18 @@ async def test_a_local_activity_waits_too(world, ran):
         assert await handle.result() == "500 paid to acme"
         await world.keep(handle, "approved-locally")
     assert len(ran) == 1
+
+
+@pytest.mark.parametrize("workflow", [w.PayingLocally, w.Parent])
+async def test_a_local_activity_or_a_child_that_is_denied_brings_the_refusal(world, ran, workflow):
+    async with world.working() as client:
+        handle = await world.start(client, workflow.run, "acme", 500.0)
+        asking = client.get_workflow_handle(f"{handle.id}-c") if workflow is w.Parent else handle
+        await world.deny((await world.waiting(asking))[0])
+        with pytest.raises(PolicyBlockError) as caught:
+            await handle.result()
+    assert caught.value.blocked_by == "approval-denied"
+    assert ran == []
 
 
 async def test_a_child_waits_and_its_parent_with_it(world, ran):
@@ -345,8 +348,7 @@ async def test_an_execution_that_began_before_it_was_governed_is_not_suspended(w
         "Late", args=["acme", 500.0], id=f"late-{world.queue}", task_queue=world.queue, execution_timeout=w.S
     )
     async with Worker(plain, task_queue=world.queue, workflows=[w.LateBefore]):
-        while len((await handle.fetch_history()).events) < 5:
-            await asyncio.sleep(0.05)
+        await world.task_done(handle)
     client = await world.client()
     async with world.worker(client, workflows=[w.LateAfter]):
         await client.get_workflow_handle(handle.id).signal("go")
@@ -354,6 +356,16 @@ async def test_an_execution_that_began_before_it_was_governed_is_not_suspended(w
             await client.get_workflow_handle(handle.id).result()
         await world.keep(handle, "late")
     assert ran == []
+
+
+async def test_an_execution_of_before_is_kept_to_be_replayed(world):
+    client = await Client.connect(world.address)
+    options = {"id": f"plain-{world.queue}", "task_queue": world.queue, "execution_timeout": w.S}
+    async with world.worker(client, workflows=[w.LateBefore]):
+        handle = await client.start_workflow("Late", args=["acme", 500.0], **options)
+        await handle.signal("go")
+        assert await handle.result() == "500 paid to acme"
+        await world.keep(handle, "plain")
 
 
 async def test_held_calls_take_up_no_slots(world, ran):

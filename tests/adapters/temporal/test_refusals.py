@@ -10,6 +10,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from tappass_adapters.temporal.failures import error_of, failure_of
 from temporalio.client import Client, WithStartWorkflowOperation, WorkflowFailureError
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import ActivityError, ApplicationError
@@ -28,7 +29,6 @@ from tappass.errors import (
     TrustTierDenied,
 )
 from tappass.wire.findings import Redaction
-from tappass_adapters.temporal.failures import error_of, failure_of
 from tests.adapters.temporal import workflows as w
 from tests.adapters.temporal.conftest import World, remote
 from tests.adapters.temporal.elsewhere import Elsewhere, WithKey
@@ -136,7 +136,10 @@ async def test_an_updates_caller_gets_the_block(world, ran):
         with pytest.raises(PolicyBlockError, match="never"):
             await handle.execute_update(w.Listening.please_pay, args=["bob", 5.0])
         start = WithStartWorkflowOperation(
-            w.Listening.run, id=handle.id, task_queue=world.queue, id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING
+            w.Listening.run,
+            id=handle.id,
+            task_queue=world.queue,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
         )
         with pytest.raises(PolicyBlockError, match="never"):
             await client.execute_update_with_start_workflow(
@@ -150,7 +153,7 @@ async def test_an_updates_caller_gets_the_block(world, ran):
 async def test_workflow_code_sees_an_activity_error_and_may_answer_it(world, ran):
     async with world.working() as client:
         handle = await world.start(client, w.Compensating.run, "eve")
-        assert await handle.result() == "ActivityError send PolicyBlockError"
+        assert await handle.result() == "ActivityError send PolicyBlockError False"
         await world.keep(handle, "compensated")
     assert ran == []
     assert [e.status for e in world.events(type="session.closed")] == ["completed"]
@@ -219,7 +222,9 @@ async def test_arguments_that_policy_cannot_see_are_refused(world, ran):
     assert ran == []
 
 
-async def test_an_unreachable_plane_runs_nothing_and_is_retried_as_temporal_retries(address, ran, tmp_path, monkeypatch):
+async def test_an_unreachable_plane_runs_nothing_and_is_retried_as_temporal_retries(
+    address, ran, tmp_path, monkeypatch
+):
     ran.clear()
     world = World(address, None, f"http://127.0.0.1:{free_port()}", "tp_" + "a" * 43)
     async with world.working() as client:
@@ -290,7 +295,10 @@ async def test_a_decorator_may_say_the_plugins_plane_again(address):
 
 async def test_two_plugins_on_one_worker_are_refused(world):
     client = await world.client()
-    with pytest.raises(TapPassConfigError, match="governs this worker already"), pytest.warns(UserWarning):
+    with (
+        pytest.raises(TapPassConfigError, match="governs this worker already"),
+        pytest.warns(UserWarning, match="TapPassPlugin"),
+    ):
         world.worker(client, plugins=[world.plugin()])
 
 

@@ -9,6 +9,7 @@ import json
 from datetime import timedelta
 
 import pytest
+from tappass_adapters.temporal.at_client import AtClient
 from temporalio import workflow
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
@@ -16,8 +17,8 @@ from temporalio.client import WorkflowFailureError
 from temporalio.common import RetryPolicy
 
 from tappass import governed_workflow, tappass_session
-from tappass_adapters.temporal.at_client import AtClient
 from tests.adapters.temporal import workflows as w
+from tests.adapters.temporal.conftest import until
 
 pytestmark = pytest.mark.anyio
 
@@ -33,7 +34,9 @@ async def test_an_execution_is_one_session_from_its_first_activity_to_its_end(wo
         await world.keep(handle, "run")
     opened = world.events(type="session.opened", session_id=session_id)
     assert [e.kind for e in opened] == ["workflow"]
-    assert [(e.name, e.outcome) for e in world.events(type="call.decided", session_id=session_id)] == [("send", "allow")]
+    assert [(e.name, e.outcome) for e in world.events(type="call.decided", session_id=session_id)] == [
+        ("send", "allow")
+    ]
     assert closed(world, session_id) == ["completed"]
     assert ran == [("send", ("bob", "hello"), session_id)]
 
@@ -71,6 +74,13 @@ async def test_an_activity_that_is_a_governed_tool_is_decided_once(world, ran):
         assert await world.run(client, w.Sending.run, "deposit", [5.0])
     assert [e.name for e in world.events(type="call.decided")] == ["transfer", "withdraw", "deposit"]
     assert [name for name, *_ in ran] == ["transfer", "withdraw", "deposit"]
+
+
+async def test_an_activity_mints_correlation_tokens_of_the_execution(world):
+    async with world.working() as client:
+        session_id = await world.run(client, w.Sending.run, "stamped", ["https://peer.example"])
+    (opened,) = world.events(type="session.opened", session_id=session_id)
+    assert opened.kind == "workflow"
 
 
 async def test_a_dynamic_activity_is_decided_by_the_name_it_was_called_by(world, ran):
@@ -211,8 +221,7 @@ async def reset(client, handle, after):
 async def test_each_run_of_a_cron_schedule_is_a_session_of_its_own(world, ran):
     async with world.working() as client:
         handle = await world.start(client, w.Sending.run, "send", ["bob"], cron_schedule="@every 1s")
-        while len(ran) < 2:
-            await asyncio.sleep(0.1)
+        await until(lambda: len(ran) > 1)
         run_id = handle.result_run_id
         await handle.terminate()
         await world.keep(client.get_workflow_handle(handle.id, run_id=run_id), "cron")
@@ -230,7 +239,7 @@ async def test_an_execution_that_ran_nothing_is_on_record_with_its_end(world):
 async def test_a_cancelled_execution_closes_its_session_as_failed(world):
     async with world.working() as client:
         handle = await world.start(client, w.Idle.run, 600.0)
-        await world.waiting(handle, 0)
+        await world.task_done(handle)
         await handle.cancel()
         with pytest.raises(WorkflowFailureError):
             await handle.result()
@@ -243,8 +252,7 @@ async def test_a_cancelled_execution_closes_its_session_as_failed(world):
 async def test_a_cancelled_activity_is_on_record_as_cancelled(world, ran, name):
     async with world.working() as client:
         handle = await world.start(client, w.Cancelling.run, name)
-        while not ran:
-            await asyncio.sleep(0.05)
+        await until(lambda: ran)
         await handle.cancel()
         with pytest.raises(WorkflowFailureError):
             await handle.result()
@@ -267,7 +275,7 @@ def test_name_and_signature_stay():
     for kind in (w.Paying, w.Sending):
         definition = workflow._Definition.must_from_class(kind)
         assert list(inspect.signature(kind.run).parameters) == list(inspect.signature(definition.run_fn).parameters)
-        assert list(inspect.signature(kind.run).parameters)[0] == "self"
+        assert next(iter(inspect.signature(kind.run).parameters)) == "self"
         assert inspect.iscoroutinefunction(kind.run)
         assert definition.arg_types
         assert workflow._Definition.must_from_run_fn(kind.run).name == definition.name
