@@ -14,6 +14,7 @@ from tappass.wire.version import VERSION
 if TYPE_CHECKING:
     from tappass_adapters.fastapi import TapPassMiddleware, governed_action, governed_endpoint
     from tappass_adapters.langchain import guard_agent, guard_agent_async
+    from tappass_adapters.temporal import TapPassPlugin, governed_workflow
 
     from tappass.admin import AsyncTapPass, TapPass
     from tappass.agent import Agent, AsyncAgent
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
     from tappass.wire.correlation import Correlation
     from tappass.wire.events import AuditEvent
 
-# Where each public name lives; loaded when it is first asked for, so that `import tappass` stays light.
+# Where each public name lives, an adapter's under its whole name; loaded when it is first asked for, so that
+# `import tappass` stays light.
 _HOMES = {
     "Agent": "agent",
     "ApprovalRequired": "errors",
@@ -62,6 +64,7 @@ _HOMES = {
     "TapPassConnectionError": "errors",
     "TapPassError": "errors",
     "TapPassMiddleware": "tappass_adapters.fastapi",
+    "TapPassPlugin": "tappass_adapters.temporal",
     "ToolIntegrityViolation": "errors",
     "TrustTierDenied": "errors",
     "carry": "session.context",
@@ -70,6 +73,7 @@ _HOMES = {
     "governed": "scopes",
     "governed_action": "tappass_adapters.fastapi",
     "governed_endpoint": "tappass_adapters.fastapi",
+    "governed_workflow": "tappass_adapters.temporal",
     "guard_agent": "tappass_adapters.langchain",
     "guard_agent_async": "tappass_adapters.langchain",
     "join_correlation": "peers",
@@ -122,6 +126,7 @@ __all__ = [
     "TapPassConnectionError",
     "TapPassError",
     "TapPassMiddleware",
+    "TapPassPlugin",
     "ToolIntegrityViolation",
     "TrustTierDenied",
     "carry",
@@ -130,6 +135,7 @@ __all__ = [
     "governed",
     "governed_action",
     "governed_endpoint",
+    "governed_workflow",
     "guard_agent",
     "guard_agent_async",
     "join_correlation",

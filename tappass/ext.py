@@ -20,6 +20,7 @@ from tappass.carriers import EXTENSION, METADATA, token_in
 from tappass.children import Child
 from tappass.decorators import govern_callable
 from tappass.enforcement.projection import Encoders
+from tappass.executions import Executions, derived_id, step_of
 from tappass.extras import missing
 from tappass.gates import Gate, Governing, by_name
 from tappass.guards import Guard, Guarded, GuardOptions, current_guard, guarding
@@ -67,6 +68,7 @@ __all__ = [
     "EXTENSION",
     "Encoders",
     "Entered",
+    "Executions",
     "Gate",
     "Governing",
     "Guard",
@@ -89,12 +91,14 @@ __all__ = [
     "carry",
     "current_guard",
     "current_session",
+    "derived_id",
     "govern_callable",
     "guarding",
     "irreplaceable",
     "missing",
     "opening_of",
     "source_digest",
+    "step_of",
     "tell",
     "token_in",
     "unit",
