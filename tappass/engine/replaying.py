@@ -116,7 +116,7 @@ class Replays:
     def _keep(self, tx: Tx, key: str, request_hmac: bytes, response: bytes | None) -> None:
         now_ns = self._clock.time_ns()
         until = rfc3339(now_ns + KEPT_S * 1_000_000_000)
-        tx.execute(_KEEP, (self._leaves.org_id, key, request_hmac, response, rfc3339(now_ns), until))
+        tx.put(_KEEP, (self._leaves.org_id, key, request_hmac, response, rfc3339(now_ns), until))
 
     def _now(self) -> str:
         return rfc3339(self._clock.time_ns())
