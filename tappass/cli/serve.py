@@ -31,6 +31,9 @@ def serve(
     state: Annotated[
         Path | None, typer.Option("--state", help="Where the key files lie; else beside the database, or .tappass/.")
     ] = None,
+    rekey: Annotated[
+        bool, typer.Option("--rekey", help="On PostgreSQL: these key files count, where the servers' own are lost.")
+    ] = False,
     check: Annotated[bool, typer.Option("--check", help="Look at everything, serve nothing; exit 1 if wrong.")] = False,
 ) -> None:
     """Serve this directory's control plane over HTTP. The first start prints an admin key, once."""
@@ -48,9 +51,8 @@ def serve(
     if database.startswith("embedded") or kind_of(database) == "sqlite":
         path = database_of(database)
         database, state = f"sqlite:///{path}", state or path.parent
-    serving = Serving(
-        database=database, state=(state or Path.cwd() / FOLDER).absolute(), host=host, port=port, workers=workers
-    )
+    state = (state or Path.cwd() / FOLDER).absolute()
+    serving = Serving(database=database, state=state, host=host, port=port, workers=workers, rekey=rekey)
     if check:
         _check(serving)
     else:
