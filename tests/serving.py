@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -16,9 +15,10 @@ from pathlib import Path
 
 import httpx
 
+from tests.logged import SHAPES
+
 ROOT = Path(__file__).resolve().parent.parent
 READY_S, STOP_S = 30.0, 20.0
-_SECRETS = re.compile(r"tp_(?:(?:admin|approver|auditor)_)?[A-Za-z0-9_-]{40,}|tp_resume_[a-z0-9_]+\.[0-9a-f]{16,}")
 
 
 class Served:
@@ -98,7 +98,7 @@ class Served:
         self.process.stderr.close()  # type: ignore[union-attr]
         self.process = None
         # Whatever a test did with it: no key and no resume token ever stands in a log.
-        assert not (leaked := _SECRETS.findall(self.errors)), f"the log shows {len(leaked)} secrets"
+        assert not (leaked := SHAPES.findall(self.errors)), f"the log shows {len(leaked)} secrets"
         return code
 
     def _read(self, process: subprocess.Popen[str], name: str) -> None:
