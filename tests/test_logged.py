@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+
+import pytest
 
 from tappass.engine.credentials import ADMIN, new_key
 from tests.logged import logged
 
 _log = logging.getLogger("tests.logged")
+
+
+@pytest.fixture(autouse=True)
+def _unwatched() -> Iterator[None]:
+    """The watch over this whole run would find these lines too."""
+    factory = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(logging.LogRecord)
+    yield
+    logging.setLogRecordFactory(factory)
 
 
 def test_a_key_in_any_line_is_found_and_not_shown() -> None:

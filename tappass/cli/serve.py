@@ -43,6 +43,16 @@ def serve(
         if (error.name or "").partition(".")[0] == "tappass":
             raise
         raise missing("server", "`tappass serve`") from error
+    database, state = _place(database, state)
+    serving = Serving(database=database, state=state, host=host, port=port, workers=workers, rekey=rekey)
+    if check:
+        _check(serving)
+    else:
+        run(serving, _announce)
+
+
+def _place(database: str, state: Path | None) -> tuple[str, Path]:
+    """Return the database that is served and the directory of its key files."""
     from tappass.engine.store.opening import kind_of
     from tappass.plane.connect import database_of, url_here
     from tappass.plane.followed import FOLDER
@@ -51,12 +61,7 @@ def serve(
     if database.startswith("embedded") or kind_of(database) == "sqlite":
         path = database_of(database)
         database, state = f"sqlite:///{path}", state or path.parent
-    state = (state or Path.cwd() / FOLDER).absolute()
-    serving = Serving(database=database, state=state, host=host, port=port, workers=workers, rekey=rekey)
-    if check:
-        _check(serving)
-    else:
-        run(serving, _announce)
+    return database, (state or Path.cwd() / FOLDER).absolute()
 
 
 def _announce(told: Announcement) -> None:
