@@ -6,6 +6,7 @@ A thread for each took more time to wake and to get hold of the interpreter than
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from weakref import WeakKeyDictionary
@@ -53,7 +54,7 @@ class _Landing:
 
     def __call__(self, jobs: list[Job]) -> None:
         # anyio's ways back from a thread wait for the loop, which is uvicorn's here.
-        if not self.loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and who waited with it
             self.loop.call_soon_threadsafe(_land, jobs)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,6 +17,8 @@ T = TypeVar("T")
 MOST = 256
 # A thread that leads goes after so long without a job.
 LINGER_S = 10.0
+
+_log = logging.getLogger("tappass.store")
 
 
 class Job:
@@ -194,4 +197,8 @@ def _tell(done: list[Job]) -> None:
         else:
             told.setdefault(job.told, []).append(job)
     for tell, jobs in told.items():
-        tell(jobs)
+        try:
+            tell(jobs)
+        except Exception:
+            # The next transaction is waited for by others.
+            _log.exception("who asked for a write cannot be told that it is done")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import threading
+import time
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
@@ -15,7 +16,7 @@ from tappass.engine import replaying, sessions
 from tappass.engine.audit.export import export
 from tappass.engine.audit.keys import log_key
 from tappass.engine.audit.verify import verify
-from tappass.engine.store import postgres_migrate, schema
+from tappass.engine.store import group, postgres_migrate, schema
 from tappass.engine.store.group import Job
 from tappass.engine.store.port import APPROVAL, CONTROL
 from tappass.engine.store.postgres import PostgresStore
@@ -439,6 +440,30 @@ def test_a_job_that_nobody_waits_for_has_its_error_and_nobody_elses(store):
         "wrong": psycopg.errors.UndefinedColumn, "leaves": SystemExit, "right": type(None),
     }  # fmt: skip
     assert [each.task_id for each in store.read.all_events()] == ["right"]
+
+
+def test_who_cannot_be_told_keeps_nobody_else_from_being_told(store, caplog):
+    heard = threading.Event()
+
+    def gone(_):
+        raise RuntimeError("nobody there")
+
+    with caplog.at_level(logging.CRITICAL, "tappass.store"):
+        store.submit(Job(lambda tx: tx.append(event(task_id="one")), told=gone))
+        store.submit(Job(lambda tx: tx.append(event(task_id="two")), told=lambda _: heard.set()))
+        assert heard.wait(10)
+    assert decide(store, "three").seq == 2
+
+
+def test_a_thread_that_leads_goes_when_there_is_nothing_to_do_and_comes_back(store, monkeypatch):
+    monkeypatch.setattr(group, "LINGER_S", 0.05)
+    for _ in range(3):
+        heard = threading.Event()
+        store.submit(Job(lambda tx: tx.append(event()), told=lambda _, heard=heard: heard.set()))
+        assert heard.wait(10)
+        while any(each.name == "tappass-writer" for each in threading.enumerate()):
+            time.sleep(0.01)
+    assert store.read.head(ORG).size == 3
 
 
 def test_rows_that_are_put_are_there_for_whoever_looks_and_go_together(store):
