@@ -10,6 +10,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.logged import logged
+
 ROOT = Path(__file__).resolve().parent.parent
 # For tests that call installers: their caches and settings lie in the real home.
 OUTSIDE = {name: value for name, value in os.environ.items() if not name.startswith(("TAPPASS_", "PYTEST_", "COV_"))}
@@ -17,6 +19,17 @@ OUTSIDE = {name: value for name, value in os.environ.items() if not name.startsw
 hypothesis.settings.register_profile("developer", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None, print_blob=True)
 hypothesis.settings.load_profile("ci" if "CI" in os.environ else "developer")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_log_line_shows_a_key() -> Iterator[None]:
+    """After the last test of a process, whatever any of them logged there is looked through for every key they made.
+
+    Servers that tests start in processes of their own are looked at when they end (`tests.serving`).
+    """
+    with logged() as watch:
+        yield
+    assert not (leaks := watch.leaks()), leaks
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -37,6 +37,11 @@ class Server:
         self._pid = os.getpid()
         atexit.register(self.remove)
 
+    @property
+    def pid(self) -> int:
+        """The process whose children serve the connections."""
+        return int((self._directory / "data" / "postmaster.pid").read_text().split()[0])
+
     def url(self, database: str = "postgres", **parameters: str) -> str:
         """Return the url of one of its databases."""
         uri = self._server.get_uri(database=database)

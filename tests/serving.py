@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -16,9 +15,10 @@ from pathlib import Path
 
 import httpx
 
+from tests.logged import SHAPES
+
 ROOT = Path(__file__).resolve().parent.parent
 READY_S, STOP_S = 30.0, 20.0
-_SECRETS = re.compile(r"tp_(?:(?:admin|approver|auditor)_)?[A-Za-z0-9_-]{40,}|tp_resume_[a-z0-9_]+\.[0-9a-f]{16,}")
 
 
 class Served:
@@ -27,17 +27,24 @@ class Served:
     Attributes:
         url: its base url.
         admin_key: the admin key it printed at its first start, "" if it printed none.
-        output: what it wrote to stdout so far; `errors` is what it wrote to stderr, its log.
+        output: what it wrote to stdout so far.
         ready_s: how long its last start took until `/health` answered.
     """
 
     def __init__(self, directory: Path, words: Sequence[str], env: Mapping[str, str], port: int = 0) -> None:
         self.directory, self.port = directory, port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.admin_key, self.output, self.errors, self.ready_s = "", "", "", 0.0
+        self.admin_key, self.output, self.ready_s = "", "", 0.0
+        # A line each: a text that grows would be copied for every line, and after many requests cost more than they.
+        self._log: list[str] = []
         self._command = [sys.executable, "-m", "tappass", "serve", "--port", str(self.port), *words]
         self._env = {**os.environ, "PYTHONPATH": python_path(), "PYTHONUNBUFFERED": "1", **env}
         self.process: subprocess.Popen[str] | None = None
+
+    @property
+    def errors(self) -> str:
+        """What it wrote to stderr so far: its log."""
+        return "".join(self._log)
 
     def start(self) -> Served:
         """Start it and wait until it answers."""
@@ -91,13 +98,13 @@ class Served:
         self.process.stderr.close()  # type: ignore[union-attr]
         self.process = None
         # Whatever a test did with it: no key and no resume token ever stands in a log.
-        assert not (leaked := _SECRETS.findall(self.errors)), f"the log shows {len(leaked)} secrets"
+        assert not (leaked := SHAPES.findall(self.errors)), f"the log shows {len(leaked)} secrets"
         return code
 
     def _read(self, process: subprocess.Popen[str], name: str) -> None:
         for line in getattr(process, name):
             if name == "stderr":
-                self.errors += line
+                self._log.append(line)
                 continue
             self.output += line
             if line.startswith("admin key "):

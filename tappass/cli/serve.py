@@ -31,6 +31,9 @@ def serve(
     state: Annotated[
         Path | None, typer.Option("--state", help="Where the key files lie; else beside the database, or .tappass/.")
     ] = None,
+    rekey: Annotated[
+        bool, typer.Option("--rekey", help="On PostgreSQL: these key files count, where the servers' own are lost.")
+    ] = False,
     check: Annotated[bool, typer.Option("--check", help="Look at everything, serve nothing; exit 1 if wrong.")] = False,
 ) -> None:
     """Serve this directory's control plane over HTTP. The first start prints an admin key, once."""
@@ -40,6 +43,16 @@ def serve(
         if (error.name or "").partition(".")[0] == "tappass":
             raise
         raise missing("server", "`tappass serve`") from error
+    database, state = _place(database, state)
+    serving = Serving(database=database, state=state, host=host, port=port, workers=workers, rekey=rekey)
+    if check:
+        _check(serving)
+    else:
+        run(serving, _announce)
+
+
+def _place(database: str, state: Path | None) -> tuple[str, Path]:
+    """Return the database that is served and the directory of its key files."""
     from tappass.engine.store.opening import kind_of
     from tappass.plane.connect import database_of, url_here
     from tappass.plane.followed import FOLDER
@@ -48,13 +61,7 @@ def serve(
     if database.startswith("embedded") or kind_of(database) == "sqlite":
         path = database_of(database)
         database, state = f"sqlite:///{path}", state or path.parent
-    serving = Serving(
-        database=database, state=(state or Path.cwd() / FOLDER).absolute(), host=host, port=port, workers=workers
-    )
-    if check:
-        _check(serving)
-    else:
-        run(serving, _announce)
+    return database, (state or Path.cwd() / FOLDER).absolute()
 
 
 def _announce(told: Announcement) -> None:

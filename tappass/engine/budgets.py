@@ -6,7 +6,7 @@ that, in the transaction that records it. Until then, or for ever if its process
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -33,6 +33,7 @@ from tappass.engine.metering import (
 from tappass.engine.policy.facts import TOOL
 from tappass.engine.policy.policy import Policy
 from tappass.engine.recalled import Open
+from tappass.engine.store.ahead import Ask
 from tappass.engine.store.port import Tx
 from tappass.wire.decisions import ALLOW
 from tappass.wire.endings import COMPLETED, Ending
@@ -104,6 +105,10 @@ class Budgets:
             takes = {}
         used = {m.name: takes.get(m.measure) if m.scope == CALL else self._used(tx, m, day) for m in own}
         return {name: n / MICRO if name.endswith(USD) else n for name, n in used.items() if n is not None}
+
+    def asks(self, _: Judgement) -> Sequence[Ask]:
+        """Return nothing: what it asks is rare, or follows from what others spent in the same transaction."""
+        return ()
 
     def check(self, tx: Tx, judged: Judgement) -> None:
         """Refuse a call that would spend more than is left; what it is going to spend is noted, not yet spent."""

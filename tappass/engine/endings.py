@@ -50,7 +50,7 @@ class Endings:
 
     def begin(self, tx: Tx, request: DecisionRequest) -> None:
         """Note in the transaction of its decision that a call may run, where other processes may end it."""
-        tx.execute(_BEGAN, (self._leaves.org_id, request.session_id, request.task_id, self._leaves.now()))
+        tx.put(_BEGAN, (self._leaves.org_id, request.session_id, request.task_id, self._leaves.now()))
 
     def record(self, opened: Open, ending: Ending, settlement: Settlement, *, durable: bool = False) -> None:
         """Write how a call ended, within 50 ms or before this returns."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any, Protocol
 
 import msgspec
@@ -28,6 +29,8 @@ from tappass.engine.replaying import Asked, Replays
 from tappass.engine.reports import Reports
 from tappass.engine.sessions import ClosedError, ReopenedError, Sessions, not_open
 from tappass.engine.signing_keys import SigningKeys
+from tappass.engine.steps import Steps, Write, carried_out
+from tappass.engine.store.ahead import Ask
 from tappass.engine.store.port import Store, Tx
 from tappass.engine.voting import Voting
 from tappass.errors import TapPassConfigError
@@ -54,6 +57,10 @@ class Gate(Protocol):
 
     def check(self, tx: Tx, judged: Judgement) -> None:
         """Change the judgement, and write what that takes; costs nothing where it does not apply."""
+        ...
+
+    def asks(self, judged: Judgement) -> Sequence[Ask]:
+        """Return what `check` is likely to ask, as far as that can be told before."""
         ...
 
 
@@ -131,6 +138,11 @@ class Engine:
         """Return the session of today in which the calls of an agent belong that name none, opened if need be."""
         return self._implicit.of(agent_uuid).record
 
+    def remembered(self, session_id: str, agent_uuid: str) -> Open | None:
+        """Return an agent's own session, "" for its implicit one, if this process has it open; asks nobody."""
+        kept = self.sessions.kept_open(session_id) if session_id else self._implicit.kept(agent_uuid)
+        return kept if kept is not None and kept.record.agent_uuid == agent_uuid else None
+
     def close(self, session_id: str, status: str, openings: int = 0) -> bool:
         """Close a session, durably; tell whether that was still to be done. See `Sessions.close`."""
         return self.sessions.close(session_id, status, openings)
@@ -142,7 +154,7 @@ class Engine:
             TapPassConnectionError: it cannot be recorded.
             TapPassConfigError: the session is not open here.
         """
-        return self._answer(request, None)
+        return carried_out(self.store, self._answer(request, None))
 
     def govern(self, question: DecisionRequest, *, credential: str) -> Decision:
         """Answer as `decide` does, and the same question of the same credential with the same answer for a day.
@@ -154,11 +166,33 @@ class Engine:
             TapPassConnectionError: it cannot be recorded.
             TapPassConfigError: the session is not open.
         """
+        return carried_out(self.store, self.governing(question, credential=credential))
+
+    def governing(self, question: DecisionRequest, *, credential: str) -> Steps[Decision]:
+        """Return `govern` in steps; up to its first, it asks the database nothing if its session is remembered."""
         return self._answer(question, self._replays.asked(question, credential))
 
-    def _answer(self, request: DecisionRequest, asked: Asked | None) -> Decision:
-        opened = self.sessions.find(request.session_id)
-        judged = judge(opened, request, self._controls, self._clock.time_ns())
+    def _answer(self, request: DecisionRequest, asked: Asked | None) -> Steps[Decision]:
+        while True:
+            opened = self.sessions.find(request.session_id)
+            judged = judge(opened, request, self._controls, self._clock.time_ns())
+            try:
+                done = yield self._deciding(judged, asked)
+            except ReopenedError:
+                continue
+            except ClosedError:
+                if self._shared or not request.resume_token:
+                    raise not_open(request.session_id) from None
+                # Whoever resumes a call has opened its session too: another process's close was for its own part.
+                self.sessions.reopen(request.session_id)
+                continue
+            if isinstance(done, Decision):
+                return done
+            return self._decided(request, done)
+
+    def _deciding(self, judged: Judgement, asked: Asked | None) -> Write:
+        """Return what decides a call in a transaction: the final judgement comes of it, or the answer of before."""
+        opened, request = judged.opened, judged.request
         alone = not (self._shared or opened.recalled)
 
         def write(tx: Tx) -> Judgement | Decision:
@@ -176,18 +210,11 @@ class Engine:
         ahead = [] if alone else [self.sessions.ask(opened)]
         if asked is not None:
             ahead.append(self._replays.ask(asked))
-        try:
-            done = self.store.run(write, ahead=ahead)
-        except ReopenedError:
-            return self._answer(request, asked)
-        except ClosedError:
-            if self._shared or not request.resume_token:
-                raise not_open(request.session_id) from None
-            # Whoever resumes a call has opened its session too: the close of another process was for its own part.
-            self.sessions.reopen(request.session_id)
-            return self._answer(request, asked)
-        if isinstance(done, Decision):
-            return done
+        if self._shared:
+            ahead += chain.from_iterable([gate.asks(judged) for gate in self._gates])
+        return Write(write, ahead)
+
+    def _decided(self, request: DecisionRequest, done: Judgement) -> Decision:
         decision = done.decision()
         if decision.outcome == ALLOW and not self._shared:
             self._endings.running[request.task_id] = request.session_id

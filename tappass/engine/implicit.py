@@ -28,14 +28,22 @@ class ImplicitSessions:
         self._sessions, self._pipelines, self._leaves, self._clock = sessions, pipelines, leaves, clock
         self._known: OrderedDict[str, tuple[int, str]] = OrderedDict()
 
+    def kept(self, agent_uuid: str) -> Open | None:
+        """Return an agent's session of today if this process looked at it within the last second; asks nobody.
+
+        Whether it still stands is for the decision to look.
+        """
+        known = self._known.get(agent_uuid)
+        fresh = known is not None and 0 <= self._clock.time_ns() - known[0] < _LOOK_AGAIN_NS
+        return self._sessions.kept_open(known[1]) if known is not None and fresh else None
+
     def of(self, agent_uuid: str) -> Open:
         """Return an agent's session of today, opened or opened again if need be."""
         now_ns = self._clock.time_ns()
+        if (opened := self.kept(agent_uuid)) is not None:
+            return opened
         known = self._known.get(agent_uuid)
         if known is not None and 0 <= now_ns - known[0] < _LOOK_AGAIN_NS:
-            # The decision looks whether it still stands.
-            if (opened := self._sessions.kept_open(known[1])) is not None:
-                return opened
             session_id = known[1]
         else:
             told = f"{self._leaves.org_id}/{self._leaves.project_id}/{agent_uuid}/{rfc3339(now_ns)[:10]}"

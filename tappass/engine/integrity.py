@@ -7,12 +7,14 @@ into once, and people decide what comes of it (`tappass.engine.pins`).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from tappass.engine.judgement import Judgement
 from tappass.engine.leaves import Leaves
 from tappass.engine.policy.facts import TOOL
 from tappass.engine.settings import FIRST_USE, RECORD
+from tappass.engine.store.ahead import Ask
 from tappass.engine.store.port import Tx
 from tappass.wire.codec import canonical
 from tappass.wire.decisions import DecisionRequest, ToolDefinition
@@ -70,6 +72,17 @@ class Integrity:
             if not self._passes(judged, pins, key):
                 pins = pins | self._look(tx, judged, pins, key, definition)
 
+    def asks(self, judged: Judgement) -> Sequence[Ask]:
+        """Return what `check` asks about a tool that is not known to be what it was."""
+        action = judged.request.action
+        key = (action.server, action.name, action.definition_digest)
+        if action.kind != TOOL or self._passes(judged, judged.controls.pins, key) or not _records(judged):
+            return ()
+        return (self._known(key),)
+
+    def _known(self, key: Key) -> Ask:
+        return _SEEN, (self._leaves.org_id, self._leaves.project_id, key[0], key[1])
+
     def _passes(self, judged: Judgement, pins: Pins, key: Key) -> bool:
         state = pins.get(key)
         return state == APPROVED or (state is None and key in self._seen and _records(judged))
@@ -93,8 +106,7 @@ class Integrity:
 
     def _record(self, tx: Tx, judged: Judgement, key: Key) -> None:
         """Leave a leaf where a tool has changed; it runs all the same."""
-        scope = (self._leaves.org_id, self._leaves.project_id)
-        known = [row[0] for row in tx.execute(_SEEN, (*scope, key[0], key[1])).fetchall()]
+        known = [row[0] for row in tx.execute(*self._known(key)).fetchall()]
         if key[2] in known:
             # On record by an earlier transaction: this one might be undone.
             self._seen.add(key)

@@ -20,7 +20,9 @@ from tappass.wire.ids import Clock, rfc3339
 
 KEPT_S = 24 * 3600
 
-_ONE = "SELECT request_hmac, response FROM idempotency WHERE org_id = ? AND key = ? AND expires_at > ?"
+# Its whole key and nothing else: asked for the time as well, a planner that knows no sizes yet takes the index of
+# times, and then reads all that the organisation was answered today.
+_ONE = "SELECT request_hmac, response, expires_at FROM idempotency WHERE org_id = ? AND key = ?"
 _KEEP = (
     "INSERT INTO idempotency (org_id, key, request_hmac, response, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?)"
     " ON CONFLICT (org_id, key) DO UPDATE SET request_hmac = excluded.request_hmac, response = excluded.response,"
@@ -76,7 +78,7 @@ class Replays:
 
     def ask(self, asked: Asked) -> Ask:
         """Return what `recall` asks."""
-        return _ONE, (self._leaves.org_id, asked.key, asked.at)
+        return _ONE, (self._leaves.org_id, asked.key)
 
     def recall(self, tx: Tx, asked: Asked) -> Decision | None:
         """Return the answer that a question got before, None if it is to be decided.
@@ -85,7 +87,7 @@ class Replays:
             RequestConflict: something else was asked under this id.
         """
         row = tx.execute(*self.ask(asked)).fetchone()
-        if row is None:
+        if row is None or row[2] <= asked.at:
             return None
         if not hmac.compare_digest(bytes(row[0]), asked.request_hmac):
             raise RequestConflict(
@@ -100,7 +102,8 @@ class Replays:
 
     def first(self, tx: Tx, key: str) -> bool:
         """Tell whether a request comes for the first time, and remember it."""
-        if tx.execute(_ONE, (self._leaves.org_id, key, self._now())).fetchone() is not None:
+        row = tx.execute(_ONE, (self._leaves.org_id, key)).fetchone()
+        if row is not None and row[2] > self._now():
             return False
         self._keep(tx, key, b"", None)
         return True
@@ -113,7 +116,7 @@ class Replays:
     def _keep(self, tx: Tx, key: str, request_hmac: bytes, response: bytes | None) -> None:
         now_ns = self._clock.time_ns()
         until = rfc3339(now_ns + KEPT_S * 1_000_000_000)
-        tx.execute(_KEEP, (self._leaves.org_id, key, request_hmac, response, rfc3339(now_ns), until))
+        tx.put(_KEEP, (self._leaves.org_id, key, request_hmac, response, rfc3339(now_ns), until))
 
     def _now(self) -> str:
         return rfc3339(self._clock.time_ns())

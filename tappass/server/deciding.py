@@ -7,7 +7,9 @@ import msgspec
 from tappass.engine.credentials import Principal
 from tappass.plane.embedded import EmbeddedPlane
 from tappass.server import logs, metrics
+from tappass.server.grouping import Grouping, in_group
 from tappass.server.placing import owned, placed, placed_by
+from tappass.server.working import work
 from tappass.wire.decisions import ALLOW, NEEDS_APPROVAL, Decision, DecisionRequest
 from tappass.wire.endings import Ending, Settlement
 from tappass.wire.govern import GovernAnswer, GovernRequest, HeldCall, answer_of, question_of
@@ -32,10 +34,35 @@ def answer(plane: EmbeddedPlane, principal: Principal, sent: GovernRequest, toke
     """
     engine = plane.engine
     # Before a session is opened for it: a question that cannot be asked leaves nothing behind.
-    asked = question_of(sent, session_id="", task_id=sent.behavior_id or UUID_IDS.new("tsk"))
+    asked = _asked(sent)
     session_id = placed_by(engine, principal, token) if token else placed(engine, principal, sent.session_id)
     asked = msgspec.structs.replace(asked, session_id=session_id)
-    decision = engine.govern(asked, credential=principal.key_id)
+    return _given(plane, asked, engine.govern(asked, credential=principal.key_id))
+
+
+async def answer_in_group(
+    plane: EmbeddedPlane, store: Grouping, principal: Principal, sent: GovernRequest
+) -> GovernAnswer | None:
+    """Decide a call as `answer` does, without a thread of its own; None, and nothing was done, if that cannot be.
+
+    It can where the session is remembered: then what comes before the transaction waits for nothing.
+    """
+    opened = plane.engine.remembered(sent.session_id, principal.agent_uuid)
+    if opened is None:
+        return None
+    asked = _asked(sent, opened.record.session_id)
+    decision = await in_group(store, plane.engine.governing(asked, credential=principal.key_id))
+    if isinstance(decision.refusal, ApprovalNeeded):
+        # What people are shown may have to be looked up.
+        return await work(_given, plane, asked, decision)
+    return _given(plane, asked, decision)
+
+
+def _asked(sent: GovernRequest, session_id: str = "") -> DecisionRequest:
+    return question_of(sent, session_id=session_id, task_id=sent.behavior_id or UUID_IDS.new("tsk"))
+
+
+def _given(plane: EmbeddedPlane, asked: DecisionRequest, decision: Decision) -> GovernAnswer:
     if decision.refusal is None and decision.outcome != ALLOW:
         refusal = PolicyBlock(blocked_by=decision.rules[0].id if decision.rules else decision.outcome)
         decision = msgspec.structs.replace(decision, refusal=refusal)

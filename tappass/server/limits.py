@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Generator
 from itertools import accumulate, count
 from operator import sub
 from typing import TYPE_CHECKING, Any
@@ -64,11 +64,17 @@ class BodyLimits:
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if int(declared) > most:
             raise _too_large(most)
+        first = Begun(receive())
+        if first.done and (arrived := _whole(first.result)) is not None:
+            # As nearly always: a limit of time costs a twentieth of an answer.
+            if len(arrived) > most:
+                raise _too_large(most)
+            return _checked(arrived)
         body = bytearray()
         try:
             with anyio.fail_after(self._body_s):
+                message = await first
                 while True:
-                    message = await receive()
                     if message["type"] != "http.request":
                         return message
                     body += message.get("body", b"")
@@ -76,14 +82,57 @@ class BodyLimits:
                         raise _too_large(most)
                     if not message.get("more_body", False):
                         break
+                    message = await receive()
         except TimeoutError:
             raise Problem(408, "the body did not arrive in time", code="too_slow", headers=_CLOSE) from None
-        content = bytes(body)
-        if not _is_text(content):
-            raise Problem(422, "the body is not UTF-8 text", code="malformed")
-        if too_deep(content):
-            raise Problem(422, f"the body is nested over {DEEPEST} levels deep", code="malformed")
-        return {"type": "http.request", "body": content, "more_body": False}
+        return _checked(bytes(body))
+
+
+class Begun:
+    """A coroutine up to where it first waits for something; awaiting this goes on with it.
+
+    Attributes:
+        done: it came to its end without waiting.
+        result: what it returned, once it is done.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self.done, self.result = False, None
+        self._coroutine = coroutine
+        self._waits_for = self._advance(coroutine.send, None)
+
+    def _advance(self, step: Callable[[Any], Any], value: Any) -> Any:
+        try:
+            return step(value)
+        except StopIteration as end:
+            self.done, self.result = True, end.value
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        while not self.done:
+            try:
+                sent = yield self._waits_for
+            except BaseException as error:
+                self._waits_for = self._advance(self._coroutine.throw, error)
+            else:
+                self._waits_for = self._advance(self._coroutine.send, sent)
+        return self.result
+
+
+def _whole(message: Any) -> bytes | None:
+    """Return the body of a message that holds all of it."""
+    if message["type"] != "http.request" or message.get("more_body", False):
+        return None
+    body: bytes = message.get("body", b"")
+    return body
+
+
+def _checked(content: bytes) -> Any:
+    """Return a body as the app takes it, if it is text and not too deep."""
+    if not _is_text(content):
+        raise Problem(422, "the body is not UTF-8 text", code="malformed")
+    if too_deep(content):
+        raise Problem(422, f"the body is nested over {DEEPEST} levels deep", code="malformed")
+    return {"type": "http.request", "body": content, "more_body": False}
 
 
 def _too_large(most: int) -> Problem:

@@ -20,10 +20,11 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from tappass.engine.approver import identity
+from tappass.engine.audit.shared_keys import hold_to_shared_keys
 from tappass.engine.keys import Keys, MadeKey
 from tappass.engine.leaves import Leaves
 from tappass.engine.organisations import Organisations
-from tappass.engine.store.opening import SQLITE, kind_of, open_store, without_password
+from tappass.engine.store.opening import POSTGRESQL, SQLITE, kind_of, open_store, without_password
 from tappass.errors import TapPassConfigError
 from tappass.plane.connect import database_of, home_of
 from tappass.server import logs, metrics
@@ -44,6 +45,7 @@ class Serving:
     Attributes:
         database: `sqlite:///path` or `postgresql://…`.
         state: the directory of the key files.
+        rekey: those of the directory count from now on, whatever the database's servers had before.
     """
 
     database: str
@@ -51,6 +53,7 @@ class Serving:
     host: str = "127.0.0.1"
     port: int = 9620
     workers: int = 1
+    rekey: bool = False
 
     @property
     def home(self) -> Path:
@@ -98,11 +101,13 @@ def prepare(serving: Serving, address: str) -> Announcement:
 
     Raises:
         TapPassConnectionError: the database cannot be written.
-        TapPassConfigError: the policy that it would be served with is wrong.
+        TapPassConfigError: the policy that it would be served with is wrong, or its other servers have other keys.
     """
     house = serving.house()
     try:
         Organisations(house.store).settle_in()
+        if house.storage == POSTGRESQL:
+            hold_to_shared_keys(house.store, serving.state, rekey=serving.rekey)
         url = house.settings().server.url
         notes = [*house.warnings()]
         if url.rstrip("/") != address and serving.host in _LOCAL:

@@ -13,8 +13,9 @@ from litestar.types import ASGIApp
 from tappass.engine.credentials import AGENT, Principal
 from tappass.plane.embedded import EmbeddedPlane
 from tappass.server import deciding
+from tappass.server.grouping import grouping
 from tappass.server.house import House
-from tappass.server.working import is_brief, work
+from tappass.server.working import BRIEF_BYTES, is_brief, work
 from tappass.wire.govern import GovernRequest
 from tappass.wire.service import CORRELATION
 
@@ -67,10 +68,12 @@ class Shortcut:
         return None if plane is None else (plane, principal)
 
     async def _answered(self, plane: EmbeddedPlane, principal: Principal, body: bytes) -> bytes:
-        asked = _request.decode(body)
+        asked, given = _request.decode(body), None
         if is_brief(self._house, body):
             given = deciding.answer(plane, principal, asked)
-        else:
+        elif (store := grouping(self._house, plane.engine.store)) is not None and len(body) <= BRIEF_BYTES:
+            given = await deciding.answer_in_group(plane, store, principal, asked)
+        if given is None:
             given = await work(deciding.answer, plane, principal, asked)
         return _encode(deciding.told(given))
 

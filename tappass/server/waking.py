@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import Any
 
 import anyio
+from litestar import Request
 
 from tappass.engine.store.port import APPROVAL, Store
+from tappass.server.problems import Problem
 
 # A change that was never heard of (a broken connection to the database) is found within this time.
 LOOK_AGAIN_S = 1.0
@@ -38,3 +41,24 @@ class Bell:
     def _ring(self) -> None:
         self._next.set()
         self._next = anyio.Event()
+
+
+async def has_left(request: Request[Any, Any, Any], rung: anyio.Event) -> bool:
+    """Wait for a ring, or until it is time to look again; return at once, and True, if the client goes."""
+    left = False
+
+    async def watch() -> None:
+        nonlocal left
+        # What it still sends is nobody's business, nor is what is wrong with it.
+        with contextlib.suppress(Problem):
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+            left = True
+            group.cancel_scope.cancel()
+
+    with anyio.move_on_after(LOOK_AGAIN_S):
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch)
+            await rung.wait()
+            group.cancel_scope.cancel()
+    return left

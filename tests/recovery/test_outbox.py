@@ -26,7 +26,7 @@ from tests.recovery.troubling import Proxy, at_times, troubled
 from tests.serving import Served, python_path, serve
 
 CALLS, SESSIONS = int(os.environ.get("TAPPASS_CALLS", "5000")), 10
-AWAY_S = float(os.environ.get("TAPPASS_AWAY_S", "3"))
+AWAY_S = float(os.environ.get("TAPPASS_AWAY_S", "30"))
 
 pytestmark = pytest.mark.alone
 

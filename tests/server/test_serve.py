@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +13,13 @@ import time
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 
 from tappass import TapPass, tappass_session, tool
 from tappass.engine.store.sqlite import SqliteStore
+from tappass.errors import TapPassConfigError
+from tappass.server.serve import Serving, prepare
 from tappass.session.registry import registry
 from tappass.toolspec import release_names
 from tests import postgres
@@ -278,3 +282,29 @@ def _runs(pid: int) -> bool:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return False
+
+
+def test_servers_of_one_database_have_the_same_keys(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    with postgres.fresh_database() as url:
+
+        def started(state: Path, *, rekey: bool = False) -> str:
+            try:
+                prepare(Serving(url, state, rekey=rekey), "http://127.0.0.1:9620")
+            except TapPassConfigError as error:
+                return str(error).partition(" not what")[0]
+            return "serves"
+
+        assert [started(one), started(one)] == ["serves", "serves"]
+        assert started(two) == f"log.key and equality.key in {two} are"
+        shutil.copy(one / "log.key", two)
+        assert started(two) == f"equality.key in {two} is"
+        shutil.copy(one / "equality.key", two)
+        assert started(two) == "serves"
+        (two / "equality.key").unlink()
+        assert [started(two), started(two, rekey=True), started(two)] == [f"equality.key in {two} is", *["serves"] * 2]
+        assert started(one) == f"equality.key in {one} is"
+        # What stands for a key tells nothing of it.
+        with psycopg.connect(url) as owner:
+            kept = str(owner.execute("SELECT * FROM setting").fetchall())
+        assert (one / "equality.key").read_bytes().hex() not in kept

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import time
 import uuid
 from collections.abc import Iterator
@@ -281,6 +282,30 @@ def test_waiting_ends_within_a_second_of_the_decision(plane: Governed, client: h
     assert answer.status_code == 200
     assert answer.json()["state"] == "denied"
     assert decided(client, asked("pay", {"amount": 1000}, session_id="wait"))["outcome"] == "block"
+
+
+@pytest.mark.parametrize("by", ["GET", "POST"])
+def test_waiting_ends_when_who_waits_has_gone(plane: Governed, client: httpx.Client, by: str) -> None:
+    held = decided(client, asked("pay", {"amount": 1003}))["approval"]
+    path, body = f"/v1/me/approvals/{held['request_id']}/wait?timeout_seconds=25", b""
+    if by == "POST":
+        path, body = "/v1/me/approvals/wait", json.dumps({"resume_token": held["resume_token"]}).encode()
+    head = f"{by} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {client.headers['authorization']}\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+
+    def ended() -> list[Any]:
+        lines = [json.loads(line) for line in plane.served.errors.splitlines() if line.startswith("{")]
+        return [line for line in lines if line.get("method") == by and line.get("route", "").endswith("/wait")]
+
+    before = len(ended())
+    with socket.create_connection(("127.0.0.1", plane.served.port)) as connection:
+        connection.sendall(head.encode() + body)
+        time.sleep(0.5)
+    left_at = time.monotonic()
+    while len(ended()) == before:
+        assert time.monotonic() - left_at < 5
+        time.sleep(0.02)
+    assert 400 < ended()[-1]["duration_ms"] < 5000
 
 
 def test_waiting_longer_than_half_a_minute_is_refused(client: httpx.Client) -> None:

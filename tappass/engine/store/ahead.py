@@ -87,6 +87,39 @@ class Known:
         return rows
 
 
+class Shares:
+    """The rows of many questions that were asked as one: each is led by the place, from 1, of whom it answers."""
+
+    def __init__(self, rows: Rows, count: int) -> None:
+        self._rows: Rows | None = rows
+        self._shares: list[list[Any]] = [[] for _ in range(count)]
+
+    def of(self, place: int) -> Share:
+        """Return the answer of one, by its place from 0."""
+        return Share(self, place)
+
+    def take(self, place: int) -> list[Any]:
+        """Return the rows of one."""
+        if self._rows is not None:
+            rows, self._rows = self._rows.fetchall(), None
+            for row in rows:
+                self._shares[row[0] - 1].append(tuple(row[1:]))
+        return self._shares[place]
+
+
+class Share:
+    """One question's part of the answers to many."""
+
+    __slots__ = ("_place", "_shares")
+
+    def __init__(self, shares: Shares, place: int) -> None:
+        self._shares, self._place = shares, place
+
+    def fetchall(self) -> list[Any]:
+        """Return every row."""
+        return self._shares.take(self._place)
+
+
 class Ahead:
     """The answers of one transaction."""
 

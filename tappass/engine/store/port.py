@@ -36,6 +36,12 @@ class Tx(Protocol):
     def execute(self, sql: str, params: Sequence[Any] = ()) -> Result:
         """Run one statement (`?` parameters) inside this transaction."""
 
+    def put(self, sql: str, params: Sequence[Any]) -> None:
+        """Run an INSERT of one row whose outcome nobody asks for; those of many callers may go together.
+
+        Whoever may meet a row of its own key has looked for it in this transaction before.
+        """
+
     def append(self, event: AuditEvent, content: bytes | None = None) -> AuditEvent:
         """Write the next leaf of the event's organisation, and its content beside it.
 

@@ -13,6 +13,7 @@ from tappass.engine.store import postgres_migrate
 from tappass.engine.store.ahead import Ask
 from tappass.engine.store.erasing import erase
 from tappass.engine.store.flusher import Flusher
+from tappass.engine.store.group import Job
 from tappass.engine.store.leaving import open_stores
 from tappass.engine.store.listeners import Listeners
 from tappass.engine.store.notify import Ear
@@ -97,7 +98,13 @@ class PostgresStore:
 
     def _renew(self) -> None:
         shared = self._shared
-        self._writing = Writing(shared.address, shared.writers, self._org_id, shared.clock, shared.ids)
+        self._writing = Writing(
+            shared.address, shared.writers, self._org_id, shared.clock, shared.ids, on_outage=self._arm
+        )
+
+    def _arm(self) -> None:
+        if not self._flusher.armed:
+            self._flusher.arm()
 
     def scoped(self, org_id: str) -> PostgresStore:
         """Return this database as one organisation sees it: of other ones no row, whatever is asked."""
@@ -115,20 +122,26 @@ class PostgresStore:
         Raises:
             TapPassConnectionError: the database cannot be written; nothing of it was.
         """
+        self._stay_open()
+        return self._writing.run(fn, ahead)
+
+    def submit(self, job: Job) -> None:
+        """Have a job carried out as `run` does, on a thread of this store, and whom it names told; waits for nothing.
+
+        Raises:
+            TapPassConnectionError: the store is closed.
+        """
+        self._stay_open()
+        self._writing.submit(job)
+
+    def _stay_open(self) -> None:
         if self._shared.closed:
             raise TapPassConnectionError(f"cannot write the audit record to {self.path}: it was closed; nothing ran")
-        try:
-            return self._writing.run(fn, ahead)
-        except TapPassConnectionError:
-            if not self._writing.is_idle() and not self._flusher.armed:
-                self._flusher.arm()
-            raise
 
     def later(self, fn: Callable[[Tx], object], *, ahead: Sequence[Ask] = ()) -> None:
         """Queue a write for the next transaction, or for 50 ms from now; takes no lock and raises nothing."""
         self._writing.later(fn, ahead)
-        if not self._flusher.armed:
-            self._flusher.arm()
+        self._arm()
 
     def flush(self) -> None:
         """Write what waits.

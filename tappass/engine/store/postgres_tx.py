@@ -7,7 +7,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import psycopg
 
-from tappass.engine.store.ahead import Ahead, Ask
+from tappass.engine.store import bundling
+from tappass.engine.store.ahead import Ahead, Ask, Shares
 from tappass.engine.store.dialect import only_reads, translated
 from tappass.engine.store.outage import went_back
 from tappass.engine.store.port import CONTROL, Result, Tx
@@ -101,6 +102,7 @@ class PostgresTx:
         self._org_id, self._seen, self._shown = org_id, seen, shown
         self._clock, self._ids = clock, ids
         self._leaves: list[Row] = []
+        self._puts: dict[str, list[Sequence[Any]]] = {}
         self._ahead = Ahead()
         self._wrote = False
         self._read = (0, b"", 0)
@@ -111,6 +113,11 @@ class PostgresTx:
         connection.execute(_BEGIN)
         connection.execute(_SCOPE, (org_id, org_id))
         self._reading_head = connection.execute(_HEAD, (org_id,))
+        self._found_head: tuple[Any, ...] | None = None
+
+    def ready(self) -> None:
+        """Wait until it is this transaction's turn to write to the log."""
+        self._found_head = self._reading_head.fetchone()
 
     def alone(self, fn: Callable[[Tx], T]) -> T:
         """Run one caller's function; where it raises, nothing of it stays.
@@ -138,14 +145,36 @@ class PostgresTx:
         else:
             self._wrote = True
             self._ahead.written(sql, params)
+        self._send_puts()
         return Found(self._connection.execute(translated(sql), params or None), self._pipeline)
+
+    def put(self, sql: str, params: Sequence[Any]) -> None:
+        """Run an INSERT of one row whose outcome nobody asks for: before the next statement, with others alike."""
+        self._wrote = True
+        self._ahead.written(sql, params)
+        self._puts.setdefault(sql, []).append(params)
 
     def ask_ahead(self, asks: Iterable[Ask]) -> None:
         """Send what callers are going to ask, all at once; each finds its answer when it asks."""
-        for ask in asks:
+        alike: dict[str, list[Ask]] = {}
+        for ask in dict.fromkeys(asks):
             # No text there can hold a NUL: who asks for one in its turn is told so, and nobody else.
             if self._ahead.wants(ask) and not any(isinstance(value, str) and "\0" in value for value in ask[1]):
-                self._ahead.keep(ask, self._connection.execute(translated(ask[0]), ask[1] or None))
+                alike.setdefault(ask[0], []).append(ask)
+        for sql, group in alike.items():
+            bundle = bundling.selected(sql, [params for _, params in group]) if len(group) > 1 else None
+            if bundle is not None:
+                shares = Shares(self._asked(*bundle), len(group))
+                for place, ask in enumerate(group):
+                    self._ahead.keep(ask, shares.of(place))
+                continue
+            for ask in group:
+                self._ahead.keep(ask, self._asked(translated(sql), ask[1]))
+
+    def _asked(self, sql: str, params: Sequence[Any]) -> psycopg.Cursor[tuple[Any, ...]]:
+        # Planned each time, as large as its table is then: a plan that is kept from when a table was empty may take
+        # any index, and then reads all that the organisation has.
+        return self._connection.execute(sql, params or None, prepare=False)
 
     def append(self, event: AuditEvent, content: bytes | None = None) -> AuditEvent:
         """Add the next leaf of the organisation, and its content beside it; return it as it stands in the log."""
@@ -180,6 +209,7 @@ class PostgresTx:
 
     def finish(self) -> None:
         """Send the leaves, the head and the commit in one go."""
+        self._send_puts()
         if self.head is not None and (self._leaves or self.changes):
             if self._leaves:
                 self._connection.execute(_LEAVES, tuple(map(list, zip(*self._leaves, strict=True))))
@@ -188,6 +218,15 @@ class PostgresTx:
         for org_id, topic in dict.fromkeys(self.changes):
             self._connection.execute(_TELL, (CHANNEL, f"{topic} {org_id}"))
         self._connection.execute("COMMIT")
+
+    def _send_puts(self) -> None:
+        puts, self._puts = self._puts, {}
+        for sql, rows in puts.items():
+            if (bundle := bundling.inserted(sql, rows)) is not None:
+                self._connection.execute(*bundle)
+                continue
+            for row in rows:
+                self._connection.execute(translated(sql), row)
 
     def _mark(self) -> Mark:
         head = self.head
@@ -208,7 +247,7 @@ class PostgresTx:
         return self.head or self._read_head()
 
     def _read_head(self) -> Head:
-        row = self._reading_head.fetchone()
+        row = self._found_head
         seen_id, seen_size = self._seen
         if seen_id and (row is None or row[1] != seen_id or row[3] < seen_size):
             raise went_back(self._shown, seen_id, 0 if row is None else row[3], seen_size)

@@ -56,9 +56,11 @@ class Writing:
         waiting: deferred writes that are not committed, in order; kept while the database is away.
     """
 
-    def __init__(self, address: Address, pool: Pool, org_id: str, clock: Clock, ids: Ids) -> None:
+    def __init__(
+        self, address: Address, pool: Pool, org_id: str, clock: Clock, ids: Ids, on_outage: Callable[[], object]
+    ) -> None:
         self._address, self._pool, self._org_id = address, pool, org_id
-        self._clock, self._ids = clock, ids
+        self._clock, self._ids, self._on_outage = clock, ids, on_outage
         self._group = Group(self._carry_out)
         self._owner = 0
         self._queue: SimpleQueue[Deferred] = SimpleQueue()
@@ -72,6 +74,10 @@ class Writing:
         if self.is_inside():
             raise RuntimeError("PostgresStore.run() was called inside a transaction; use the Tx it passes")
         return self._group.run(fn, ahead)
+
+    def submit(self, job: Job) -> None:
+        """Have a job carried out on a thread of this process's own."""
+        self._group.submit(job)
 
     def later(self, fn: Callable[[Tx], object], ahead: Sequence[Ask]) -> None:
         """Queue a write for the next transaction."""
@@ -92,11 +98,13 @@ class Writing:
             self._gather()
             while len(self.waiting) > _WAITING_AT_ONCE:
                 self._isolating(self.waiting[:_WAITING_AT_ONCE], [])
-            self._isolating(self.waiting, jobs)
+            self._isolating(self.waiting, jobs, joined=True)
         except (psycopg.Error, TapPassConnectionError) as error:
             for job in jobs:
                 if not job.done:
                     job.end(error=self._refusal(error))
+            if self.waiting or not self._queue.empty():
+                self._on_outage()
         finally:
             self._owner = 0
 
@@ -117,9 +125,9 @@ class Writing:
         except Empty:
             pass
 
-    def _isolating(self, waiting: list[Deferred], jobs: list[Job]) -> None:
+    def _isolating(self, waiting: list[Deferred], jobs: list[Job], *, joined: bool = False) -> None:
         try:
-            self._transact(waiting, jobs)
+            self._transact(waiting, jobs, joined=joined)
         except (psycopg.Error, SpoiltError, _UnwritableError) as error:
             if is_outage(error):
                 raise
@@ -156,14 +164,14 @@ class Writing:
             lost = Lost(self._attempted, rfc3339(self._clock.time_ns()), type(cause).__name__)
             self.waiting[0] = Deferred(lost)
 
-    def _transact(self, waiting: list[Deferred], jobs: list[Job]) -> None:
+    def _transact(self, waiting: list[Deferred], jobs: list[Job], *, joined: bool = False) -> None:
         """Commit what is given; once more where the connection was dead and nothing can be written twice."""
         for again in (True, False):
             connection: Connection | None = None
             self._committing = False
             try:
                 with self._pool.borrowed() as (connection, _):
-                    self._attempt(connection, list(waiting), jobs)
+                    self._attempt(connection, list(waiting), jobs, joined=joined)
                 return
             except psycopg.Error as error:
                 dead = connection is not None and connection.closed and is_outage(error)
@@ -172,22 +180,18 @@ class Writing:
                 # The server was restarted, perhaps: what else is kept open is as dead.
                 self._pool.drop()
 
-    def _attempt(self, connection: Connection, waiting: list[Deferred], jobs: list[Job]) -> None:
+    def _attempt(self, connection: Connection, waiting: list[Deferred], jobs: list[Job], *, joined: bool) -> None:
         ended: Ended = []
         tx: PostgresTx | None = None
         try:
             with connection.pipeline() as pipeline:
-                tx = PostgresTx(
-                    connection,
-                    pipeline,
-                    self._org_id,
-                    seen=self._seen,
-                    shown=self._address.shown,
-                    clock=self._clock,
-                    ids=self._ids,
-                )
+                tx = self._begin(connection, pipeline)
                 del waiting[: self._resolve_doubt(tx)]
                 tx.ask_ahead(chain.from_iterable([*(w.ahead for w in waiting), *(job.ahead for job in jobs)]))
+                tx.ready()
+                if joined:
+                    # Who came while other servers wrote need not wait for the next turn.
+                    tx.ask_ahead(chain.from_iterable([job.ahead for job in self._group.join(jobs)]))
                 self._write_waiting(tx, waiting)
                 _attempt_jobs(tx, jobs, ended)
                 self._committing = True
@@ -200,6 +204,17 @@ class Writing:
             self._seen = (tx.head.log_id, tx.head.size)
         for job, result, failure in ended:
             job.end(result=result, error=failure)
+
+    def _begin(self, connection: Connection, pipeline: psycopg.Pipeline) -> PostgresTx:
+        return PostgresTx(
+            connection,
+            pipeline,
+            self._org_id,
+            seen=self._seen,
+            shown=self._address.shown,
+            clock=self._clock,
+            ids=self._ids,
+        )
 
     def _resolve_doubt(self, tx: PostgresTx) -> int:
         """Find out whether a commit without an answer was written: nothing may be written twice.

@@ -88,6 +88,10 @@ class SqliteTx:
             raise sqlite3.OperationalError("the transaction has already failed")
         return self._connection.execute(sql, params)
 
+    def put(self, sql: str, params: Sequence[Any]) -> None:
+        """Run an INSERT of one row whose outcome nobody asks for."""
+        self.execute(sql, params)
+
     def append(self, event: AuditEvent, content: bytes | None = None) -> AuditEvent:
         """Write the next leaf of the event's organisation, and its content beside it.
 

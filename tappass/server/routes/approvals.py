@@ -16,7 +16,7 @@ from tappass.plane.embedded import EmbeddedPlane
 from tappass.server.house import House
 from tappass.server.placing import owned
 from tappass.server.problems import Problem, responses
-from tappass.server.waking import LOOK_AGAIN_S, Bell
+from tappass.server.waking import Bell, has_left
 from tappass.server.working import work
 from tappass.wire.service import ApprovalRow, Waiting
 from tappass.wire.sessions import SessionRecord
@@ -60,7 +60,7 @@ async def wait_for_approval(
     timeout_seconds: Timeout = LONGEST_S,
 ) -> ApprovalRow:
     """Wait until people have decided; 408 while they have not."""
-    return await _decided(bell_of(request, house), plane, principal, approval_id, timeout_seconds)
+    return await _decided(request, bell_of(request, house), plane, principal, approval_id, timeout_seconds)
 
 
 @post("/v1/me/approvals/{approval_id:str}/cancel", status_code=200, opt={"scope": AGENT}, tags=["approvals"])
@@ -82,11 +82,16 @@ async def wait_by_token(
     """Wait by a resume token, which belongs in no url."""
     approval_id = await work(plane.engine.voting.approval_of, data.resume_token)
     timeout_s = min(max(data.timeout_seconds, 0.0), LONGEST_S)
-    return await _decided(bell_of(request, house), plane, principal, approval_id, timeout_s)
+    return await _decided(request, bell_of(request, house), plane, principal, approval_id, timeout_s)
 
 
 async def _decided(
-    bell: Bell, plane: EmbeddedPlane, principal: Principal, approval_id: str, timeout_s: float
+    request: Request[Any, Any, Any],
+    bell: Bell,
+    plane: EmbeddedPlane,
+    principal: Principal,
+    approval_id: str,
+    timeout_s: float,
 ) -> ApprovalRow:
     with anyio.move_on_after(timeout_s):
         while True:
@@ -94,8 +99,8 @@ async def _decided(
             row = await work(own_row, plane, principal, approval_id)
             if row.state != PENDING:
                 return row
-            with anyio.move_on_after(LOOK_AGAIN_S):
-                await rung.wait()
+            if await has_left(request, rung):
+                break
     # Also where there was no time to look even once: whose approval it is, is always checked.
     row = await work(own_row, plane, principal, approval_id)
     if row.state == PENDING:

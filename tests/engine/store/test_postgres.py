@@ -5,16 +5,19 @@ from __future__ import annotations
 import io
 import logging
 import threading
+import time
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
+from tappass.engine import replaying, sessions
 from tappass.engine.audit.export import export
 from tappass.engine.audit.keys import log_key
 from tappass.engine.audit.verify import verify
-from tappass.engine.store import postgres_migrate, schema
+from tappass.engine.store import group, postgres_migrate, schema
+from tappass.engine.store.group import Job
 from tappass.engine.store.port import APPROVAL, CONTROL
 from tappass.engine.store.postgres import PostgresStore
 from tappass.engine.store.postgres_link import Address
@@ -390,3 +393,110 @@ def test_an_owner_without_the_service_role_is_walled_all_the_same(url):
         server.execute(f"DROP OWNED BY owner_{name}", name)
         server.execute(f"ALTER DATABASE {name} OWNER TO postgres")
         server.execute(f"DROP ROLE owner_{name}")
+
+
+def test_a_job_that_nobody_waits_for_is_carried_out_and_told_of_with_its_transactions_others(store):
+    told, all_told = [], threading.Event()
+
+    def hear(jobs):
+        told.append([job.result for job in jobs])
+        if sum(map(len, told)) == 4:
+            all_told.set()
+
+    def submitted(number):
+        store.submit(Job(lambda tx: tx.append(event(task_id=f"call {number}")).seq, told=hear))
+
+    raised = together(store, *[lambda n=number: submitted(n) for number in range(3)], lambda: decide(store, "waited"))
+    store.submit(Job(lambda tx: "alone", told=hear))
+    assert all_told.wait(10)
+    assert raised == [None] * 4
+    # What was committed together is told together.
+    assert next(len(results) for results in told) == 3
+    assert [each.seq for each in store.read.all_events()] == [0, 1, 2, 3]
+
+
+def test_a_job_that_nobody_waits_for_has_its_error_and_nobody_elses(store):
+    told, both = {}, threading.Event()
+
+    def hear(jobs):
+        told.update((job.fn.__name__, job.error) for job in jobs)
+        if len(told) == 3:
+            both.set()
+
+    def wrong(tx):
+        tx.execute("INSERT INTO setting (org_id, nothing) VALUES (?, 1)", (ORG,))
+
+    def leaves(tx):
+        tx.append(event(task_id="never"))
+        raise SystemExit
+
+    def right(tx):
+        tx.append(event(task_id="right"))
+
+    for fn in (wrong, leaves, right):
+        store.submit(Job(fn, told=hear))
+    assert both.wait(10)
+    assert {name: type(error) for name, error in told.items()} == {
+        "wrong": psycopg.errors.UndefinedColumn, "leaves": SystemExit, "right": type(None),
+    }  # fmt: skip
+    assert [each.task_id for each in store.read.all_events()] == ["right"]
+
+
+def test_who_cannot_be_told_keeps_nobody_else_from_being_told(store, caplog):
+    heard = threading.Event()
+
+    def gone(_):
+        raise RuntimeError("nobody there")
+
+    with caplog.at_level(logging.CRITICAL, "tappass.store"):
+        store.submit(Job(lambda tx: tx.append(event(task_id="one")), told=gone))
+        store.submit(Job(lambda tx: tx.append(event(task_id="two")), told=lambda _: heard.set()))
+        assert heard.wait(10)
+    assert decide(store, "three").seq == 2
+
+
+def test_a_thread_that_leads_goes_when_there_is_nothing_to_do_and_comes_back(store, monkeypatch):
+    monkeypatch.setattr(group, "LINGER_S", 0.05)
+    for _ in range(3):
+        heard = threading.Event()
+        store.submit(Job(lambda tx: tx.append(event()), told=lambda _, heard=heard: heard.set()))
+        assert heard.wait(10)
+        while any(each.name == "tappass-writer" for each in threading.enumerate()):
+            time.sleep(0.01)
+    assert store.read.head(ORG).size == 3
+
+
+def test_rows_that_are_put_are_there_for_whoever_looks_and_go_together(store):
+    put = (
+        "INSERT INTO setting (org_id, key, value) VALUES (?, ?, ?) ON CONFLICT (org_id, key) DO UPDATE SET value = '2'"
+    )
+    ask = "SELECT value FROM setting WHERE org_id = ? AND key = ?"
+    seen, statements = {}, []
+
+    def writing(key):
+        def write(tx):
+            if not seen:
+                execute = tx._connection.execute
+                tx._connection.execute = lambda sql, *args, **more: (
+                    statements.append(sql) or execute(sql, *args, **more)
+                )
+            seen.setdefault(key, []).append(tx.execute(ask, (ORG, key)).fetchall())
+            tx.put(put, (ORG, key, "1"))
+
+        return lambda: store.run(write, ahead=[(ask, (ORG, key))])
+
+    assert together(store, *[writing(key) for key in ("a", "b", "c", "a")]) == [None] * 4
+    assert seen == {"a": [[], [("1",)]], "b": [[]], "c": [[]]}
+    assert sorted(store.read.query("SELECT key, value FROM setting")) == [("a", "2"), ("b", "1"), ("c", "1")]
+    # The three first ones in one statement, when the second "a" looks; then that one.
+    assert [sql.count("unnest") for sql in statements if "INSERT INTO setting" in sql] == [1, 1]
+
+
+def test_a_plan_that_was_made_for_an_empty_table_is_not_kept_for_a_large_one(url, store):
+    asks = [(replaying._ONE, (ORG, f"key {number}")) for number in range(3)]
+    asks.append((sessions._STANDS, ("ses_1", ORG)))
+    for _ in range(10):
+        store.run(lambda tx: [tx.execute(*ask).fetchall() for ask in asks], ahead=asks)
+    kept = store.run(lambda tx: tx.execute("SELECT statement FROM pg_prepared_statements").fetchall())
+    assert kept
+    assert not [sql for (sql,) in kept if "idempotency" in sql or "session" in sql]
