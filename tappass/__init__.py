@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from tappass.wire.chat import ChatChunk, ChatResponse
     from tappass.wire.correlation import Correlation
     from tappass.wire.events import AuditEvent
+    from tappass_adapters.adk import guard_adk_agent, guard_adk_agent_async
 
 # Where each public name lives; loaded when it is first asked for, so that `import tappass` stays light.
 _HOMES = {
@@ -63,6 +64,8 @@ _HOMES = {
     "current_session": "session.context",
     "govern": "govern",
     "governed": "scopes",
+    "guard_adk_agent": "tappass_adapters.adk",
+    "guard_adk_agent_async": "tappass_adapters.adk",
     "guard_agent": "tappass_adapters.langchain",
     "guard_agent_async": "tappass_adapters.langchain",
     "resume": "resuming",
@@ -73,6 +76,7 @@ _HOMES = {
 
 # The adapter that governs a framework's tool objects, by the class that they derive from.
 _TOOL_ADAPTERS: dict[str, str] = {
+    "google.adk.tools.base_tool.BaseTool": "tappass_adapters.adk_tools",
     "langchain_core.tools.base.BaseTool": "tappass_adapters.langchain_tools",
 }
 
@@ -116,6 +120,8 @@ __all__ = [
     "current_session",
     "govern",
     "governed",
+    "guard_adk_agent",
+    "guard_adk_agent_async",
     "guard_agent",
     "guard_agent_async",
     "resume",
