@@ -35,8 +35,9 @@ def govern_tool(tool: BaseTool, governing: Governing) -> BaseTool:
     _refuse_generator(tool)
     gate = governing.gate(definition_of(tool))
     inner = copy.copy(tool)
-    # Where it was governed inside a guard's run, what was put on it stays behind.
-    vars(inner).pop("run_async", None)
+    if hasattr(vars(inner).get("run_async"), "__tappass_armed__"):
+        # It was governed inside a guard's run: what that put on it stays behind.
+        del vars(inner)["run_async"]
     governed = copy.copy(inner)
     vars(governed)[GATE] = gate
     vars(governed)["run_async"] = _run_async(gate, inner)
@@ -71,25 +72,32 @@ def _function(gate: Gate, tool: FunctionTool) -> Any:
     function = tool.func
     injected = set(tool._ignore_params)
     signature = inspect.signature(function)
+    rest = next((p.name for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD), "")
 
-    def bound(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def named(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         given = signature.bind(*args, **kwargs)
         given.apply_defaults()
-        named = {name: value for name, value in given.arguments.items() if name not in injected}
-        return named, {name: value for name, value in given.arguments.items() if name in injected}
+        context = {name: given.arguments.pop(name) for name in injected & given.arguments.keys()}
 
-    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):
+        def call(**changed: Any) -> Any:
+            values = changed | context
+            more = {name: values.pop(name) for name in [*values] if name not in signature.parameters}
+            again = signature.bind_partial()
+            again.arguments.update({name: values[name] for name in signature.parameters if name in values})
+            return function(*again.args, **again.kwargs, **more)
+
+        return call, given.arguments | dict(given.arguments.pop(rest, {}))
+
+    if inspect.iscoroutinefunction(inspect.unwrap(function)):
 
         @functools.wraps(function)
         async def agoverned(*args: Any, **kwargs: Any) -> Any:
-            named, context = bound(args, kwargs)
-            return await gate.arun(functools.partial(function, **context), named)
+            return await gate.arun(*named(args, kwargs))
 
         return agoverned
 
     @functools.wraps(function)
     def governed(*args: Any, **kwargs: Any) -> Any:
-        named, context = bound(args, kwargs)
-        return gate.run(functools.partial(function, **context), named)
+        return gate.run(*named(args, kwargs))
 
     return governed

@@ -37,7 +37,6 @@ class AdkGuard(Guard[Any]):
         self.waiting: set[str] = set()
         self._asked_for: tuple[Any, ...] = ()
         self._undo: list[Callable[[], None]] = []
-        _refuse_agent(entry)
         super().__init__(None if target is None else _runner(target), asked, entry)
         self.agents, self.tools, self.models = Agents(self), Tools(self), Models(self)
         for found in (self.target, getattr(entry, "__self__", None)):
@@ -78,6 +77,10 @@ class AdkGuard(Guard[Any]):
         return args, kwargs
 
     # The unit.
+
+    def _wrapped(self, function: Any) -> Any:
+        _refuse_agent(function)
+        return super()._wrapped(function)
 
     def foresee(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Keep what is called, to see whether it goes on from an approval."""

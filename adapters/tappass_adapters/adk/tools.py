@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import inspect
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -123,22 +124,39 @@ def is_governed(tool: Any) -> bool:
 
 
 def definition_of(tool: Any) -> ToolDefinition:
-    """Return a tool as ADK describes it to the model."""
-    key = (tool.name, tool.description, getattr(tool, "func", None))
-    known = _definitions.get(tool)
+    """Return a tool as ADK describes it to the model; of a function its source counts too."""
+    function = getattr(tool, "func", None)
+    # ADK makes a tool of a plain function anew for each step.
+    kept_by = function if inspect.isfunction(function) else tool
+    key = (type(tool), tool.name, tool.description)
+    known = _definitions.get(kept_by)
     if known is not None and known[0] == key:
         return known[1]
+    definition = _defined(tool, function)
+    _definitions[kept_by] = (key, definition)
+    return definition
+
+
+def _defined(tool: Any, function: Any) -> ToolDefinition:
     declared = tool._get_declaration()
     schema = getattr(declared, "parameters_json_schema", None)
     if schema is None and getattr(declared, "parameters", None) is not None:
         schema = declared.parameters.model_dump(mode="json", exclude_none=True, by_alias=True)
     schema = schema if isinstance(schema, dict) else {}
-    definition = ToolDefinition(
+    source = _source(function)
+    return ToolDefinition(
         name=tool.name,
         description=getattr(declared, "description", None) or tool.description or "",
         parameters=schema,
         arguments=tuple(schema.get("properties") or ()),
         open_arguments=declared is None,
+        source_digest=hashlib.sha256(source.encode()).hexdigest() if source else "",
+        package=(getattr(function, "__module__", None) or "").partition(".")[0],
     )
-    _definitions[tool] = (key, definition)
-    return definition
+
+
+def _source(function: Any) -> str:
+    try:
+        return inspect.getsource(inspect.unwrap(function)) if function is not None else ""
+    except (OSError, TypeError):
+        return ""
