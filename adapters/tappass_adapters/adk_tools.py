@@ -1,4 +1,4 @@
-"""`govern([...])` for Google ADK's tool objects: the same type, the same schema, decided on every path by which it runs."""
+"""`govern([...])` for Google ADK's tool objects: same type, same schema, decided on every path by which one runs."""
 
 from __future__ import annotations
 

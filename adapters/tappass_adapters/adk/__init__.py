@@ -32,7 +32,7 @@ def guard_adk_agent(target: Any = None, /, **asked: Unpack[GuardOptions]) -> Adk
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "google":
             raise
-        raise missing("adk", "guard_adk_agent()") from error
+        raise missing("google-adk", "guard_adk_agent()") from error
     guard: AdkGuard = guarding(AdkGuard, target, asked)
     return guard
 

@@ -18,7 +18,6 @@ class _Run:
     """One run of a delegated agent: its session, and the call that delegated to it where ADK makes none."""
 
     unit: Child
-    session: Session
     task: Interception | None
 
 
@@ -39,8 +38,8 @@ class Agents:
             task = Interception(*asked, session=above, fixed=True)
             await task.abefore()
         unit = Child(above, agent.name, "agent")
-        run = _Run(unit, await unit.aopen(), task)
-        self._open.setdefault(_key(context), []).append(run)
+        await unit.aopen()
+        self._open.setdefault(_key(context), []).append(_Run(unit, task))
 
     async def ends(self, agent: Any, context: Any, error: Exception | None) -> None:
         """Close an agent's session."""
@@ -51,7 +50,7 @@ class Agents:
     def session(self, context: Any) -> Session:
         """Return the session for what an agent does in this context."""
         runs = self._open.get(_key(context)) or self._named(context.invocation_id, context.agent_name)
-        return runs[-1].session if runs else self._guard.session
+        return runs[-1].unit.session if runs else self._guard.session
 
     def paused(self, session: Session, error: ApprovalRequired) -> None:
         """Note that a session ends as suspended."""
@@ -60,7 +59,7 @@ class Agents:
     def close(self, error: BaseException | None) -> None:
         """Close what is open still: runs that failed, were left, or paused."""
         for run in self._rest():
-            run.unit.close(error or self._held.pop(run.session.session_id, None))
+            run.unit.close(error or self._held.pop(run.unit.session.session_id, None))
 
     async def aclose(self, error: BaseException | None) -> None:
         """Close what is open still. The async twin of `close`."""
@@ -68,7 +67,7 @@ class Agents:
             await self._aend(run, error)
 
     async def _aend(self, run: _Run, error: BaseException | None) -> None:
-        error = error or self._held.pop(run.session.session_id, None)
+        error = error or self._held.pop(run.unit.session.session_id, None)
         with contextlib.suppress(type(error)) if error is not None else contextlib.nullcontext():
             if run.task is not None:
                 await run.task.aafter(error=error)
@@ -89,7 +88,7 @@ class Agents:
             if above.name == self._guard.root and context.invocation_id in self._guard.roots:
                 return self._guard.session
             if runs := self._named(context.invocation_id, above.name):
-                return runs[-1].session
+                return runs[-1].unit.session
             above = above.parent_agent
         # An agent that is a tool: beneath the session in which the tool runs.
         active = current_session()

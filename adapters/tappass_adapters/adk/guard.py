@@ -17,7 +17,7 @@ from tappass_adapters.adk.agents import Agents
 from tappass_adapters.adk.arming import arm
 from tappass_adapters.adk.models import Models
 from tappass_adapters.adk.plugin import attach, attaching
-from tappass_adapters.adk.resuming import awaited_token, token_awaited
+from tappass_adapters.adk.resuming import answered, awaited_token, token_awaited
 from tappass_adapters.adk.tools import Tools
 
 ENTRYPOINTS = frozenset({"run", "run_async", "run_live", "run_debug"})
@@ -34,8 +34,6 @@ class AdkGuard(Guard[Any]):
         self.runner: Runner | None = None
         self.root = ""
         self.roots: set[str] = set()
-        self.waiting: set[str] = set()
-        self._asked_for: tuple[Any, ...] = ()
         self._undo: list[Callable[[], None]] = []
         super().__init__(None if target is None else _runner(target), asked, entry)
         self.agents, self.tools, self.models = Agents(self), Tools(self), Models(self)
@@ -82,20 +80,19 @@ class AdkGuard(Guard[Any]):
         _refuse_agent(function)
         return super()._wrapped(function)
 
-    def foresee(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Keep what is called, to see whether it goes on from an approval."""
-        runners = [value for value in (getattr(self.entry, "__self__", None), *args) if isinstance(value, Runner)]
-        self._asked_for = (runners[0], kwargs) if runners else ()
+    def resumes(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """Return the token of the approval that a run goes on from: such a run is in the session that it paused in.
 
-    def _begin(self, plane: Any, opening: Any) -> Any:
-        if self._asked_for:
-            self._resumed = awaited_token(*self._asked_for)
-        return super()._begin(plane, opening)
+        An entered guard has a session already; there each call finds its own approval.
+        """
+        return awaited_token(args[0], kwargs) if self._goes_on(args, kwargs) else ""
 
-    async def _abegin(self, plane: Any, opening: Any) -> Any:
-        if self._asked_for:
-            self._resumed = await token_awaited(*self._asked_for)
-        return await super()._abegin(plane, opening)
+    async def aresumes(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """Return that token. The async twin of `resumes`."""
+        return await token_awaited(args[0], kwargs) if self._goes_on(args, kwargs) else ""
+
+    def _goes_on(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        return self.target is None and bool(args) and isinstance(args[0], Runner) and bool(answered(kwargs))
 
     def _opened(self, record: Any, plane: Any, options: Any) -> Session:
         session = super()._opened(record, plane, options)
@@ -108,14 +105,8 @@ class AdkGuard(Guard[Any]):
 
     def hold(self, error: ApprovalRequired, session: Session) -> None:
         """Pause for an approval."""
-        self.waiting.add(error.resume_token)
         self.agents.paused(session, error)
         self.pause(error)
-
-    def redeemed(self, token: str) -> None:
-        """Note that the run went on from an approval that it had paused for."""
-        self.waiting.discard(token)
-        self._paused = bool(self.waiting)
 
     def _closing(self, error: BaseException | None) -> tuple[str, BaseException | None]:
         undo, self._undo = self._undo[::-1], []

@@ -133,9 +133,9 @@ def _detach(manager: PluginManager) -> None:
 def attaching(original: Any) -> Any:
     """Return a plugin manager's `__init__` after which one made inside a guarded run has us in it."""
 
-    def __init__(self: PluginManager, *args: Any, **kwargs: Any) -> None:
+    def made(self: PluginManager, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
         if (guard := speaking()) is not None:
             guard.attach(self)
 
-    return __init__
+    return made

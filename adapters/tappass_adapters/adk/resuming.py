@@ -54,6 +54,12 @@ def _tokens(events: list[Any]) -> dict[str, str]:
     return tokens
 
 
+def answered(kwargs: dict[str, Any]) -> set[str]:
+    """Return the ids of the confirmation requests that a run is begun with the answers to."""
+    parts = getattr(kwargs.get("new_message"), "parts", None) or []
+    return {p.function_response.id for p in parts if p.function_response and p.function_response.name == REQUEST}
+
+
 async def token_awaited(runner: Any, kwargs: dict[str, Any]) -> str:
     """Return the token of the approval that a run of this runner goes on from, "" for none.
 
@@ -61,10 +67,7 @@ async def token_awaited(runner: Any, kwargs: dict[str, Any]) -> str:
         runner: whose session service knows the run that paused.
         kwargs: what the run is called with.
     """
-    parts = getattr(kwargs.get("new_message"), "parts", None) or []
-    answered = {p.function_response.id for p in parts if p.function_response and p.function_response.name == REQUEST}
-    if not answered:
-        return ""
+    asked = answered(kwargs)
     session = await runner.session_service.get_session(
         app_name=runner.app_name, user_id=kwargs.get("user_id"), session_id=kwargs.get("session_id")
     )
@@ -72,7 +75,7 @@ async def token_awaited(runner: Any, kwargs: dict[str, Any]) -> str:
     tokens = _tokens(events)
     for event in reversed(events):
         for call in event.get_function_calls():
-            if call.id in answered and (original := (call.args or {}).get("originalFunctionCall")):
+            if call.id in asked and (original := (call.args or {}).get("originalFunctionCall")):
                 return tokens.get(original.get("id"), "")
     return ""
 

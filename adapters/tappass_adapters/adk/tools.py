@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import inspect
 import weakref
 from typing import TYPE_CHECKING, Any
 
 from tappass.errors import ApprovalRequired, TapPassConfigError, TapPassError
-from tappass.ext import Entered, Gate, Interception, Session, ToolDefinition, tell
+from tappass.ext import Entered, Gate, Interception, Session, ToolDefinition, source_digest, tell
 from tappass_adapters.adk import resuming
 from tappass_adapters.adk.plugin import speaking
 
@@ -58,7 +57,7 @@ class Tools:
         except TapPassError as error:
             return {"error": tell(session, error)}
         if token:
-            self._guard.redeemed(token)
+            self._guard.unpause(ApprovalRequired(resume_token=token))
         return result
 
     async def _decided(self, tool: Any, original: Any, args: dict[str, Any], context: Any, session: Session) -> Any:
@@ -143,20 +142,12 @@ def _defined(tool: Any, function: Any) -> ToolDefinition:
     if schema is None and getattr(declared, "parameters", None) is not None:
         schema = declared.parameters.model_dump(mode="json", exclude_none=True, by_alias=True)
     schema = schema if isinstance(schema, dict) else {}
-    source = _source(function)
     return ToolDefinition(
         name=tool.name,
         description=getattr(declared, "description", None) or tool.description or "",
         parameters=schema,
         arguments=tuple(schema.get("properties") or ()),
         open_arguments=declared is None,
-        source_digest=hashlib.sha256(source.encode()).hexdigest() if source else "",
+        source_digest=source_digest(function) if function is not None else "",
         package=(getattr(function, "__module__", None) or "").partition(".")[0],
     )
-
-
-def _source(function: Any) -> str:
-    try:
-        return inspect.getsource(inspect.unwrap(function)) if function is not None else ""
-    except (OSError, TypeError):
-        return ""

@@ -114,9 +114,7 @@ WAYS = {"decorated": decorated, "entered": entered}
 
 
 def texts(events: list[Any]) -> str:
-    return "".join(
-        part.text or "" for e in events if e.content and not e.partial for part in e.content.parts or []
-    )
+    return "".join(part.text or "" for e in events if e.content and not e.partial for part in e.content.parts or [])
 
 
 def results(events: list[Any]) -> list[Any]:

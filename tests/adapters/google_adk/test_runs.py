@@ -19,8 +19,8 @@ from tappass import (
     guard_adk_agent,
     guard_adk_agent_async,
 )
-from tests.adapters.adk.gemini import calls, says
-from tests.adapters.adk.mail import (
+from tests.adapters.google_adk.gemini import calls, says
+from tests.adapters.google_adk.mail import (
     IN,
     OUT,
     RUNS,
@@ -87,7 +87,7 @@ def test_a_model_is_told_of_a_refusal_where_the_guard_tells(plane, model, tools,
     model.add(calls(OUT), calls(IN), says("Done."))
     events = way(runner_of(mailer(tools)), run, on_block="tell")
     assert "Not done: " in str(results(events)[0]["error"])
-    assert "Not done: " in str(model.seen[1])
+    assert "Not done: " in model.seen[1].text
     assert tools.ran == [("send", "ann@acme.com")]
     assert statuses(plane) == ["completed"]
 
@@ -320,7 +320,7 @@ def test_a_guard_in_a_guard_is_a_child_and_only_the_inner_one_speaks(here, model
 
 
 def test_a_tool_that_is_interrupted_is_recorded(here, model, tools):
-    started = threading.Event()
+    started = asyncio.Event()
 
     async def wait() -> None:
         """Wait."""
@@ -336,8 +336,7 @@ def test_a_tool_that_is_interrupted_is_recorded(here, model, tools):
                 pass
 
         task = asyncio.ensure_future(run())
-        while not started.is_set():
-            await asyncio.sleep(0.001)
+        await started.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

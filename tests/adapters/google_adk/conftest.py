@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
 import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.adapters.adk.gemini import Gemini, gemini
+from tests.adapters.google_adk.gemini import Gemini
 from tests.contract.conftest import PLANES
-
-try:
-    INSTALLED = importlib.util.find_spec("google.adk") is not None
-except ModuleNotFoundError:
-    INSTALLED = False
-if not INSTALLED:
-    collect_ignore_glob = ["test_*.py"]
 
 POLICY = """
     version: 1
@@ -34,7 +26,7 @@ POLICY = """
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """ADK warns of its own experimental and deprecated parts, which is none of our tests' concern."""
     for item in items:
-        if "adapters/adk" in str(item.path):
+        if "adapters/google_adk" in str(item.path):
             item.add_marker(pytest.mark.filterwarnings("ignore:.*:UserWarning"))
             item.add_marker(pytest.mark.filterwarnings("ignore:.*:DeprecationWarning"))
             item.add_marker(pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"))
@@ -66,7 +58,7 @@ def here(tmp_path: Any) -> Iterator[Any]:
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gemini]:
-    with gemini() as scripted:
+    with Gemini() as scripted:
         monkeypatch.setenv("GOOGLE_API_KEY", "x")
         monkeypatch.setenv("GOOGLE_GENAI_USE_VERTEXAI", "0")
         monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", scripted.url)
