@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from tappass.wire.chat import ChatChunk, ChatResponse
     from tappass.wire.correlation import Correlation
     from tappass.wire.events import AuditEvent
+    from tappass_adapters.adk import guard_adk_agent, guard_adk_agent_async
 
 # Where each public name lives, an adapter's under its whole name; loaded when it is first asked for, so that
 # `import tappass` stays light.
@@ -74,6 +75,8 @@ _HOMES = {
     "governed_action": "tappass_adapters.fastapi",
     "governed_endpoint": "tappass_adapters.fastapi",
     "governed_workflow": "tappass_adapters.temporal",
+    "guard_adk_agent": "tappass_adapters.adk",
+    "guard_adk_agent_async": "tappass_adapters.adk",
     "guard_agent": "tappass_adapters.langchain",
     "guard_agent_async": "tappass_adapters.langchain",
     "join_correlation": "peers",
@@ -87,6 +90,7 @@ _HOMES = {
 
 # The adapter that governs a framework's tool objects, by the class that they derive from.
 _TOOL_ADAPTERS: dict[str, str] = {
+    "google.adk.tools.base_tool.BaseTool": "tappass_adapters.adk_tools",
     "langchain_core.tools.base.BaseTool": "tappass_adapters.langchain_tools",
 }
 
@@ -136,6 +140,8 @@ __all__ = [
     "governed_action",
     "governed_endpoint",
     "governed_workflow",
+    "guard_adk_agent",
+    "guard_adk_agent_async",
     "guard_agent",
     "guard_agent_async",
     "join_correlation",

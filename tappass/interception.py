@@ -114,6 +114,11 @@ class Interception:
         assert self._apaused is not None, "abefore() comes first"
         return await self._apaused.finish(result, error)
 
+    @property
+    def inspected(self) -> bool:
+        """Whether the result will be inspected: until `after` nobody may see any of it."""
+        return self._call is not None and self._call.inspected
+
     def refused(self, error: TapPassError) -> str:
         """Return what the model is told of a refusal, where the guard tells; raise the refusal where it does not."""
         return tell(self._session, error)

@@ -85,7 +85,7 @@ class Call:
 
     `rebind` turns arguments that were changed by name into what is to be passed; `originals` are the arguments by
     name before projection. The result of an `unseen` call is shown to nobody here, so that it is refused where policy
-    asks for that.
+    asks for that; `inspected` tells, once it is decided, whether its result will be.
     """
 
     __slots__ = (
@@ -96,6 +96,7 @@ class Call:
         "action",
         "args",
         "definition",
+        "inspected",
         "kwargs",
         "model",
         "originals",
@@ -145,6 +146,7 @@ class Call:
         self.started_ns = SYSTEM_CLOCK.monotonic_ns()
         self.model = ""
         self.usage: Usage | None = None
+        self.inspected = False
 
     # What the call itself says, else its session: looked up where it matters, which is in few calls.
 

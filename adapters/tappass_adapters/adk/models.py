@@ -1,0 +1,132 @@
+"""Model calls: decided and recorded around the method of the model that ADK calls last."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from google.adk.models.llm_response import LlmResponse
+from google.genai.types import Content, Part
+
+from tappass.errors import TapPassError
+from tappass.ext import ModelCall, Session, tell
+from tappass_adapters.adk import messages
+from tappass_adapters.adk.plugin import speaking
+
+if TYPE_CHECKING:
+    from tappass_adapters.adk.guard import AdkGuard
+
+
+class Models:
+    """The model calls of one guard."""
+
+    def __init__(self, guard: AdkGuard) -> None:
+        self._guard = guard
+        self._known: dict[int, Any] = {}
+        self._expected: dict[int, tuple[Any, Session]] = {}
+        self._asking: set[int] = set()
+
+    def expect(self, context: Any, request: Any) -> None:
+        """Stand before the model of the agent that asks, until the unit ends."""
+        agent = context._invocation_context.agent
+        self._expected[id(request)] = (request, self._guard.agents.session(context))
+        model = agent.canonical_model
+        # Older versions make a model anew each time it is asked for.
+        owner = model if agent.canonical_model is model else type(model)
+        if id(owner) not in self._known:
+            self._known[id(owner)] = owner
+            self._guard.arm(owner, "generate_content_async", _around)
+
+    async def ask(self, model: Any, original: Any, request: Any, stream: bool) -> AsyncIterator[LlmResponse]:
+        """Make one model call: decided, redacted, recorded.
+
+        Raises:
+            TapPassError: it was refused, and this guard raises.
+        """
+        if id(request) in self._asking:
+            # A subclass calls its base's: the same call.
+            async for response in original(request, stream):
+                yield response
+            return
+        _, session = self._expected.pop(id(request), (None, self._guard.session))
+        call = messages.call(model, request, session)
+        try:
+            request = messages.sent(request, await call.abefore())
+        except TapPassError as error:
+            yield LlmResponse(content=Content(role="model", parts=[Part(text=tell(session, error))]))
+            return
+        self._asking.add(id(request))
+        try:
+            async for response in _heard(call, original(request, stream)):
+                yield response
+        finally:
+            self._asking.discard(id(request))
+
+
+async def _heard(call: ModelCall, source: AsyncIterator[LlmResponse]) -> AsyncIterator[LlmResponse]:
+    """Hand on what a model says, held back to its end where policy inspects it; settle the call."""
+    held: list[LlmResponse] = []
+    try:
+        async for response in source:
+            _count(call, response)
+            if call.inspected:
+                held.append(response)
+            else:
+                yield response
+    except BaseException as error:
+        await call.aafter(error=error)
+        raise
+    finally:
+        if (aclose := getattr(source, "aclose", None)) is not None:
+            await aclose()
+    whole = [response for response in held if not response.partial] or held
+    parts = [part for response in whole for part in _parts(response) if part.text]
+    texts = [part.text for part in parts]
+    clean = await call.aafter(texts)
+    if not held:
+        return
+    if clean != texts:
+        # What came in pieces came unredacted.
+        held = whole
+        for part, text in zip(parts, clean, strict=True):
+            part.text = text
+    for response in held:
+        yield response
+
+
+def _count(call: ModelCall, response: LlmResponse) -> None:
+    usage = response.usage_metadata
+    model = getattr(response, "model_version", None) or ""
+    if usage is not None:
+        thought = getattr(usage, "thoughts_token_count", None) or 0
+        call.heard(model, usage.prompt_token_count, (usage.candidates_token_count or 0) + thought)
+    elif model:
+        call.heard(model)
+
+
+def _parts(response: LlmResponse) -> list[Any]:
+    return list(response.content.parts or []) if response.content is not None else []
+
+
+def _around(original: Any) -> Any:
+    """Return what stands before a model's method: bound to its object, or a function of its class."""
+    bound = isinstance(original, types.MethodType)
+
+    async def generate_content_async(*given: Any, **more: Any) -> AsyncIterator[LlmResponse]:
+        model, rest = (original.__self__, given) if bound else (given[0], given[1:])
+        method = original if bound else types.MethodType(original, model)
+        guard = speaking()
+        request, stream = _read(*rest, **more)
+        source = method(request, stream) if guard is None else guard.models.ask(model, method, request, stream)
+        try:
+            async for response in source:
+                yield response
+        finally:
+            await source.aclose()
+
+    return generate_content_async
+
+
+def _read(llm_request: Any, stream: bool = False) -> tuple[Any, bool]:
+    return llm_request, stream
