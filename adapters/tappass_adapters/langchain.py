@@ -68,7 +68,8 @@ class AgentGuard(Guard[Any]):
         if isinstance(what, RunnableSequence):
             first, *middle, last = [self._governed(step) for step in what.steps]
             return what.model_copy(update={"first": first, "middle": middle, "last": last})
-        if isinstance(nodes := getattr(what, "nodes", None), dict) and hasattr(what, "get_state"):
+        # Of its class: some Runnables answer for what they wrap.
+        if hasattr(type(what), "get_state") and isinstance(nodes := getattr(what, "nodes", None), dict):
             return what.copy({"nodes": {name: self._node(node) for name, node in nodes.items()}})
         if isinstance(what, Runnable) and hasattr(what, "agent") and isinstance(getattr(what, "tools", None), list):
             return what.model_copy(update={"tools": [self._tool(tool) for tool in what.tools]})

@@ -78,7 +78,7 @@ def _refuse_more_ways(tool: BaseTool) -> None:
     changed = [
         name
         for name in ("invoke", "ainvoke", "run", "arun", "__call__")
-        if getattr(type(tool), name, None) is not getattr(BaseTool, name, None)
+        if inspect.getattr_static(type(tool), name, None) is not inspect.getattr_static(BaseTool, name, None)
     ]
     if changed:
         raise TapPassConfigError(
