@@ -19,6 +19,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.types import Command
+from pydantic import Field
 
 from tappass import PolicyBlockError, TapPassConfigError, current_session, govern, guard_agent, guard_agent_async
 from tests.adapters.scripted import Say, ScriptedModel, calls
@@ -255,7 +256,7 @@ def test_an_async_graph_is_interrupted_and_resumed_in_its_session(plane, model, 
 class Upper(BaseTool):
     name: str = "send"
     description: str = "Send a mail."
-    ran: list[str] = []
+    ran: list[str] = Field(default_factory=list)
 
     def _run(self, to: str) -> str:
         self.ran.append(to)
@@ -270,7 +271,7 @@ class Elsewhere(Upper):
 def test_govern_takes_tools_and_returns_their_like_governed_on_every_path(plane):
     ran: list[Any] = []
 
-    def send(to: str, token: Annotated[str, InjectedToolArg] = "") -> str:
+    def send(to: str) -> str:
         """Send a mail."""
         ran.append(to)
         return to
