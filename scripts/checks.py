@@ -128,6 +128,9 @@ def run_quietly(command: list[str]) -> bool:
 
 
 def run_pytest(name: str, command: list[str]) -> bool:
+    if not Path(command[0]).exists():
+        print(f"   {command[0]} is not there: its environment could not be made", flush=True)
+        return False
     done = subprocess.run(command, cwd=ROOT, env=environment(command[0]), stdin=subprocess.DEVNULL)
     return done.returncode == 0 or (name == "tests alone" and done.returncode == NO_TESTS_COLLECTED)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -129,3 +130,16 @@ def test_the_page_on_installing_names_each_extra_with_its_floors(extra: str) -> 
     (row,) = re.findall(rf"^\| `{extra}` \| (.*) \|$", (ROOT / "docs" / "install.md").read_text(), re.M)
     for name, floor in environments.requirements(extra).items():
         assert f"{name} {floor}" in row
+
+
+def test_an_environment_that_runs_no_test_or_is_not_there_fails(checks: ModuleType) -> None:
+    nothing_collected = [sys.executable, "-c", f"raise SystemExit({checks.NO_TESTS_COLLECTED})"]
+    assert not checks.run_pytest("frameworks", nothing_collected)
+    assert not checks.run_pytest("crewai", [str(ROOT / ".venv-none" / "bin" / "python"), "-m", "pytest"])
+    assert checks.run_pytest("crewai", [sys.executable, "-c", ""])
+
+
+def test_where_nothing_is_promised_and_no_framework_is_installed_nothing_is_collected() -> None:
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider", environments.TESTS]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, done.stdout + done.stderr
