@@ -6,7 +6,6 @@ commands differ; one that is kept is a promise to executions that are running.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import importlib
 from pathlib import Path
