@@ -40,18 +40,15 @@ class Desk:
         """Return them, to be registered on a worker."""
         return [self.open, self.close, self.wait]
 
-    @activity.defn(name=OPEN)
     async def open(self, session_id: str, parent: str) -> None:
         """Open an execution's session, before a child's is opened beneath it."""
         await self._failing(self.executions.session(self.opening(Told(session=session_id, parent=parent))))
 
-    @activity.defn(name=CLOSE)
     async def close(self, session_id: str, parent: str, status: str) -> None:
         """Close an execution's session."""
         opening = self.opening(Told(session=session_id, parent=parent))
         await self._failing(self.executions.close(opening, status))
 
-    @activity.defn(name=WAIT)
     async def wait(self, told: dict[str, Any]) -> None:
         """Return once people have agreed to a held call (its `Details`); fail for good once they never will."""
         held = msgspec.convert(told, Details)
@@ -89,6 +86,10 @@ class Desk:
             step = step_of(function, name, {RawValue: _shown})
             self._steps[name] = (function, step)
         return step
+
+
+for _name, _function in ((OPEN, Desk.open), (CLOSE, Desk.close), (WAIT, Desk.wait)):
+    activity.defn(name=_name)(_function)
 
 
 def _shown(value: RawValue) -> Any:

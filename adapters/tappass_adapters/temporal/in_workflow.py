@@ -93,6 +93,8 @@ class OutOfWorkflow(WorkflowOutboundInterceptor):
         self._held: dict[int, dict[str, str]] = {}
         self._opened = False
         self._numbers = 0
+        self._running = 0
+        self._suspending: asyncio.Task[None] | None = None
 
     # Queries.
 
@@ -152,22 +154,32 @@ class OutOfWorkflow(WorkflowOutboundInterceptor):
         if told is None or input.activity in OURS:
             return start(input)
         input.headers = telling(input.headers, told)
-        again = dataclasses.replace(input)
-        first = start(input)
         if not workflow.patched(PATCH):
-            return first
+            return start(input)
+        self._running += 1
+        again = dataclasses.replace(input)
+        first = start(input) if self._suspending is None else None
         # By the loop, not as a handle of our own: the workflow's end must find every task.
         task = asyncio.create_task(self._until_it_ran(first, again, start), name=f"activity: {input.activity}")
-        task.add_done_callback(lambda ended: _pass_on(ended, first))
+        task.add_done_callback(lambda ended: self._ended(ended, first))
         return cast("workflow.ActivityHandle[Any]", task)
+
+    def _ended(self, task: asyncio.Task[Any], first: workflow.ActivityHandle[Any] | None) -> None:
+        self._running -= 1
+        # Cancelled before it had begun, it never passed that on.
+        if task.cancelled() and first is not None and not first.done():
+            first.cancel()
 
     async def _until_it_ran(
         self,
-        handle: workflow.ActivityHandle[Any],
+        handle: workflow.ActivityHandle[Any] | None,
         again: I,
         start: Callable[[I], workflow.ActivityHandle[Any]],
     ) -> Any:
         while True:
+            if handle is None:
+                await self._suspended()
+                handle = start(dataclasses.replace(again))
             try:
                 return await handle
             except (ActivityError, ApplicationError) as error:
@@ -176,8 +188,12 @@ class OutOfWorkflow(WorkflowOutboundInterceptor):
                 if held is None or held.tappass != "ApprovalRequired":
                     raise
                 refused = error
-            await self._people(again.activity, held, refused)
-            handle = start(dataclasses.replace(again))
+            handle = None
+            self._running -= 1
+            try:
+                await self._people(again.activity, held, refused)
+            finally:
+                self._running += 1
 
     async def _people(self, name: str, held: Details, refused: ActivityError | ApplicationError) -> None:
         """Wait until people have agreed.
@@ -194,6 +210,9 @@ class OutOfWorkflow(WorkflowOutboundInterceptor):
             "expires_at": held.expires_at,
         }
         try:
+            if self._running == 0 and self._suspending is None and (told := self._told()) is not None:
+                self._suspending = asyncio.create_task(self._closed(told, "suspended"))
+            await self._suspended()
             # Its attempts leave no events, and hold no slot between them: it may wait for as long as it takes.
             await workflow.execute_activity(
                 WAIT,
@@ -223,14 +242,29 @@ class OutOfWorkflow(WorkflowOutboundInterceptor):
         told = self._told()
         if told is None:
             return
-        closing = asyncio.ensure_future(self._own(CLOSE, told, [status], RetryPolicy()))
+        closing = asyncio.create_task(self._closed(told, status))
         try:
             await asyncio.shield(closing)
+        except asyncio.CancelledError:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.shield(closing)
+
+    async def _suspended(self) -> None:
+        """Wait until the session is suspended, if it is about to be: nothing may begin in it meanwhile."""
+        if self._suspending is not None:
+            await asyncio.shield(self._suspending)
+
+    async def _closed(self, told: Told, status: str) -> None:
+        before, own = self._suspending, asyncio.current_task()
+        try:
+            if before is not None and before is not own:
+                await asyncio.shield(before)
+            await self._own(CLOSE, told, [status], RetryPolicy())
         except FailureError:
             workflow.logger.warning("the session %s could not be closed; it stays open in the log", told.session)
-        except asyncio.CancelledError:
-            with contextlib.suppress(FailureError, asyncio.CancelledError):
-                await asyncio.shield(closing)
+        finally:
+            if self._suspending is own:
+                self._suspending = None
 
     async def _own(self, activity: str, told: Told, args: list[str], retry: RetryPolicy) -> None:
         await workflow.execute_local_activity(
@@ -240,12 +274,6 @@ class OutOfWorkflow(WorkflowOutboundInterceptor):
             schedule_to_close_timeout=_CLOSE_S if activity == CLOSE else None,
             retry_policy=retry,
         )
-
-
-def _pass_on(ended: asyncio.Task[Any], first: workflow.ActivityHandle[Any]) -> None:
-    # Cancelled before it had begun, it never passed that on.
-    if ended.cancelled() and not first.done():
-        first.cancel()
 
 
 def _of_activity(refused: ActivityError, error: ActivityError) -> ActivityError:

@@ -48,7 +48,8 @@ async def test_an_approved_activity_runs_once_and_the_query_shows_what_it_waits_
     decided = [e.outcome for e in world.events(type="call.decided")]
     assert decided == ["needs_approval", "allow"]
     assert len(world.events(type="approval.redeemed")) == 1
-    assert [e.status for e in world.events(type="session.closed")] == ["completed"]
+    assert [e.status for e in world.events(type="session.closed")] == ["suspended", "completed"]
+    assert len(world.events(type="session.opened")) == len(world.events(type="session.reopened")) == 1
 
 
 async def test_waiting_leaves_no_events_in_the_history(world):
@@ -78,7 +79,35 @@ async def test_a_denied_activity_never_runs_and_its_caller_gets_the_refusal(worl
     assert caught.value.task_id == world.events(type="approval.denied")[0].task_id
     failure = history.events[-1].workflow_execution_failed_event_attributes.failure
     assert failure.activity_failure_info.activity_type.name == "pay"
-    assert [e.status for e in world.events(type="session.closed")] == ["failed"]
+    assert [e.status for e in world.events(type="session.closed")] == ["suspended", "failed"]
+
+
+async def test_an_approved_call_is_decided_by_the_policy_of_the_day_it_runs(world, ran):
+    async with world.working() as client:
+        handle = await world.start(client, w.Paying.run, "acme", 500.0)
+        (waits,) = await world.waiting(handle)
+        world.plane.policy("version: 1\nrules: [{id: frozen, tool: pay, effect: block}]")
+        await world.approve(waits)
+        with pytest.raises(PolicyBlockError, match="frozen"):
+            await handle.result()
+    assert ran == []
+
+
+async def test_what_else_runs_while_a_call_waits_belongs_to_the_same_session(world, ran):
+    async with world.working() as client:
+        handle = await world.start(client, w.Listening.run)
+        update = asyncio.ensure_future(handle.execute_update(w.Listening.please_pay, args=["acme", 500.0]))
+        (waits,) = await world.waiting(handle)
+        for _ in range(3):
+            await handle.signal(w.Listening.please_send, "bob")
+        await until(lambda: len(ran) == 3)
+        await world.approve(waits)
+        await update
+        await handle.signal(w.Listening.end)
+        (session_id, *_) = await handle.result()
+        await world.keep(handle, "meanwhile")
+    assert {session for _, _, session in ran} == {session_id}
+    assert [e.status for e in world.events(type="session.closed")] == ["suspended", "completed"]
 
 
 async def test_what_nobody_approves_for_thirty_days_is_refused(ran):
@@ -338,7 +367,7 @@ async def test_a_workflow_that_is_cancelled_while_it_waits_ends(world, ran):
         await world.keep(handle, "cancelled-waiting")
         await world.approve(waits)
     assert ran == []
-    assert [e.status for e in world.events(type="session.closed")] == ["failed"]
+    assert [e.status for e in world.events(type="session.closed")] == ["suspended", "failed"]
 
 
 async def test_an_execution_that_began_before_it_was_governed_is_not_suspended(world, ran):
