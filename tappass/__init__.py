@@ -14,6 +14,7 @@ from tappass.wire.version import VERSION
 if TYPE_CHECKING:
     from tappass_adapters.fastapi import TapPassMiddleware, governed_action, governed_endpoint
     from tappass_adapters.langchain import guard_agent, guard_agent_async
+    from tappass_adapters.mcp import TapPassMCPMiddleware, guard_mcp_client
 
     from tappass.admin import AsyncTapPass, TapPass
     from tappass.agent import Agent, AsyncAgent
@@ -61,6 +62,7 @@ _HOMES = {
     "TapPassConfigError": "errors",
     "TapPassConnectionError": "errors",
     "TapPassError": "errors",
+    "TapPassMCPMiddleware": "tappass_adapters.mcp",
     "TapPassMiddleware": "tappass_adapters.fastapi",
     "ToolIntegrityViolation": "errors",
     "TrustTierDenied": "errors",
@@ -72,6 +74,7 @@ _HOMES = {
     "governed_endpoint": "tappass_adapters.fastapi",
     "guard_agent": "tappass_adapters.langchain",
     "guard_agent_async": "tappass_adapters.langchain",
+    "guard_mcp_client": "tappass_adapters.mcp",
     "join_correlation": "peers",
     "resume": "resuming",
     "tappass_session": "scopes",
@@ -121,6 +124,7 @@ __all__ = [
     "TapPassConfigError",
     "TapPassConnectionError",
     "TapPassError",
+    "TapPassMCPMiddleware",
     "TapPassMiddleware",
     "ToolIntegrityViolation",
     "TrustTierDenied",
@@ -132,6 +136,7 @@ __all__ = [
     "governed_endpoint",
     "guard_agent",
     "guard_agent_async",
+    "guard_mcp_client",
     "join_correlation",
     "resume",
     "tappass_session",
