@@ -63,8 +63,8 @@ def guard_mcp_client(
         api_key: the key for that url.
         agent: who acts.
         max_age_s: how old a list of tools may be when one of them is called, in seconds; 0 reads it before each call.
-        on_block: `raise`, the default, or `tell`: a refused tool call is answered by a `CallToolResult` with `is_error`,
-            which the model can read. Approvals are raised in either case.
+        on_block: `raise`, the default, or `tell`: a refused tool call is answered by a `CallToolResult` with
+            `is_error`, which the model can read. Approvals are raised in either case.
         vouched: tools whose words a person has looked at: they are listed whatever these hold.
         shared_names: names that may stand for tools of several servers.
         correlate: send the server a token that says where its calls belong.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from typing import Any
 
@@ -30,7 +31,13 @@ def _view(value: Any, opaque: list[Any], depth: int) -> Any:
     if isinstance(value, int | float):
         return value if isinstance(value, int) or math.isfinite(value) else None
     if isinstance(value, dict):
-        return {str(key): _view(item, opaque, depth + 1) for key, item in value.items()}
+        binary = _BINARY if "mimeType" in value or "uri" in value else ()
+        return {
+            str(key): _bytes(item, opaque)
+            if key in binary and isinstance(item, str)
+            else _view(item, opaque, depth + 1)
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
         return [_view(item, opaque, depth + 1) for item in value]
     if (fields := getattr(type(value), "model_fields", None)) is not None:
@@ -54,11 +61,18 @@ def _model(value: Any, fields: Any, opaque: list[Any], depth: int) -> dict[str, 
     view: dict[str, Any] = {}
     for name in (*fields, *(getattr(value, "model_extra", None) or ())):
         item = getattr(value, name)
-        binary = name in _BINARY and isinstance(item, str | bytes)
-        if binary or isinstance(item, bytes | bytearray):
-            if item:
-                opaque.append(item)
-            view[name] = None
-        else:
-            view[name] = _view(item, opaque, depth + 1)
+        is_bytes = isinstance(item, bytes | bytearray) or (name in _BINARY and isinstance(item, str))
+        view[name] = _bytes(item, opaque) if is_bytes else _view(item, opaque, depth + 1)
     return view
+
+
+def _bytes(value: str | bytes | bytearray, opaque: list[Any]) -> str | None:
+    """Return null for what holds bytes; base64 that is none is text as any other."""
+    if isinstance(value, str):
+        try:
+            base64.b64decode(value, validate=True)
+        except ValueError:
+            return _text(value, opaque)
+    if value:
+        opaque.append(value)
+    return None

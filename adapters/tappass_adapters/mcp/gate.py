@@ -58,9 +58,7 @@ class Permit:
 class Gate:
     """What every request of one connection goes through."""
 
-    def __init__(
-        self, catalogue: Catalogue, session: Session, *, options: Options, audience: str, around: Any
-    ) -> None:
+    def __init__(self, catalogue: Catalogue, session: Session, *, options: Options, audience: str, around: Any) -> None:
         self.catalogue = catalogue
         self._session = session
         self._around: Session | None = around

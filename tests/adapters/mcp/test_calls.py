@@ -243,19 +243,20 @@ async def test_a_tier_that_is_too_low_is_denied(bank, way, any_plane):
 
 
 async def test_nothing_is_sent_when_the_plane_cannot_be_reached(bank, way, plane, monkeypatch):
-    async with way(bank) as bare, guard_mcp_client(bare, server="bank", on_block="tell") as client:
+    async def down(request):
+        raise TapPassConnectionError("the plane is gone")
 
-        async def down(request):
-            raise TapPassConnectionError("the plane is gone")
-
-        monkeypatch.setattr(plane.plane.aio, "decide", down)
-        for call in (
-            lambda: client.call_tool("pay", BIG),
-            lambda: client.read_resource(_uri("bank://file/7")),
-            lambda: client.get_prompt("letter"),
-        ):
-            with pytest.raises(TapPassConnectionError):
-                await call()
+    async with way(bank) as bare:
+        with pytest.raises(TapPassConnectionError):
+            async with guard_mcp_client(bare, server="bank", on_block="tell") as client:
+                monkeypatch.setattr(plane.plane.aio, "decide", down)
+                for call in (
+                    lambda: client.call_tool("pay", BIG),
+                    lambda: client.read_resource(_uri("bank://file/7")),
+                    lambda: client.get_prompt("letter"),
+                ):
+                    with pytest.raises(TapPassConnectionError):
+                        await call()
     assert bank.asked == []
 
 

@@ -120,7 +120,7 @@ async def test_calls_that_a_killed_process_had_open_show_as_unsettled(tmp_path, 
         store = plane_at().engine.store
         with anyio.fail_after(30):
             while not [e for e in store.read.all_events() if e.type == "call.decided"]:
-                await anyio.sleep(0.02)
+                await anyio.lowlevel.checkpoint()
     finally:
         process.kill()
         await process.aclose()
