@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tappass_adapters.adk import guard_adk_agent, guard_adk_agent_async
     from tappass_adapters.fastapi import TapPassMiddleware, governed_action, governed_endpoint
     from tappass_adapters.langchain import guard_agent, guard_agent_async
+    from tappass_adapters.mcp import TapPassMCPMiddleware, guard_mcp_client
     from tappass_adapters.temporal import TapPassPlugin, governed_workflow
 
     from tappass.admin import AsyncTapPass, TapPass
@@ -64,6 +65,7 @@ _HOMES = {
     "TapPassConfigError": "errors",
     "TapPassConnectionError": "errors",
     "TapPassError": "errors",
+    "TapPassMCPMiddleware": "tappass_adapters.mcp",
     "TapPassMiddleware": "tappass_adapters.fastapi",
     "TapPassPlugin": "tappass_adapters.temporal",
     "ToolIntegrityViolation": "errors",
@@ -79,6 +81,7 @@ _HOMES = {
     "guard_adk_agent_async": "tappass_adapters.adk",
     "guard_agent": "tappass_adapters.langchain",
     "guard_agent_async": "tappass_adapters.langchain",
+    "guard_mcp_client": "tappass_adapters.mcp",
     "join_correlation": "peers",
     "resume": "resuming",
     "tappass_session": "scopes",
@@ -129,6 +132,7 @@ __all__ = [
     "TapPassConfigError",
     "TapPassConnectionError",
     "TapPassError",
+    "TapPassMCPMiddleware",
     "TapPassMiddleware",
     "TapPassPlugin",
     "ToolIntegrityViolation",
@@ -144,6 +148,7 @@ __all__ = [
     "guard_adk_agent_async",
     "guard_agent",
     "guard_agent_async",
+    "guard_mcp_client",
     "join_correlation",
     "resume",
     "tappass_session",

@@ -1,12 +1,13 @@
 """The surface that adapters are written on; an adapter imports nothing else of tappass.
 
-A `Guard` is a unit of work around a framework's entrypoint. Inside it, calls are governed in one of three ways:
+A `Guard` is a unit of work around a framework's entrypoint. Inside it, calls are governed in one of four ways:
 
 | the framework                                   | use                                                        |
 | ----------------------------------------------- | ---------------------------------------------------------- |
 | calls a callable that the adapter may replace   | `govern_callable`                                          |
 | runs a tool object that the adapter may rebuild | a `Gate` around what runs it, from a `Governing`           |
 | runs tool or model itself, between two hooks    | `Interception` (a tool), `ModelCall` (a model)             |
+| leaves the call to the adapter                  | `acall`                                                    |
 
 A delegated agent or a sub-graph is a `Child` session beneath the guard's.
 """
@@ -20,6 +21,7 @@ from tappass.carriers import EXTENSION, METADATA, token_in
 from tappass.children import Child
 from tappass.decorators import govern_callable
 from tappass.enforcement.projection import Encoders
+from tappass.enforcement.verdicts import printable
 from tappass.executions import Executions, derived_id, step_of
 from tappass.extras import missing
 from tappass.gates import Gate, Governing, by_name
@@ -28,9 +30,11 @@ from tappass.interception import Interception, ModelCall, irreplaceable, tell
 from tappass.peers import Joining
 from tappass.problems import MEDIA_TYPE, Answer, answer_to
 from tappass.scopes import UnitOfWork, opening_of
+from tappass.sending import acall, outermost
 from tappass.session.context import Entered, carry, current_session
 from tappass.session.session import Options, Session
-from tappass.toolspec import MARK, source_digest
+from tappass.toolspec import MARK, is_claimed, sha256, source_digest
+from tappass.wire.codec import canonical
 from tappass.wire.decisions import ToolDefinition
 from tappass.wire.service import CORRELATION, RESUME
 from tappass.wire.sessions import Opening
@@ -86,8 +90,10 @@ __all__ = [
     "Session",
     "ToolDefinition",
     "UnitOfWork",
+    "acall",
     "answer_to",
     "by_name",
+    "canonical",
     "carry",
     "current_guard",
     "current_session",
@@ -95,8 +101,12 @@ __all__ = [
     "govern_callable",
     "guarding",
     "irreplaceable",
+    "is_claimed",
     "missing",
     "opening_of",
+    "outermost",
+    "printable",
+    "sha256",
     "source_digest",
     "step_of",
     "tell",

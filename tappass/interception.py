@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from tappass.enforcement.action import Call, project_arguments
+from tappass.enforcement.action import Call, Show, project_arguments
 from tappass.enforcement.flow import enforce
 from tappass.enforcement.obligations import not_redactable
 from tappass.enforcement.paused import AsyncPausedCall, PausedCall
@@ -189,8 +189,12 @@ def framework_call(
     encoders: Encoders | None = None,
     options: Options | None = None,
     rebind: Callable[[dict[str, Any]], Any] | None = None,
+    show: Show | None = None,
+    doubt: str = "",
 ) -> Call:
     """Return the call of something that a framework describes; `run` gets the arguments by name.
+
+    `show` and `doubt` are those of `Call`.
 
     Raises:
         TapPassConfigError: an argument cannot be shown to policy.
@@ -220,6 +224,8 @@ def framework_call(
         respect_breakglass=options.respect_breakglass,
         on_approval=options.on_approval,
         approval_timeout_s=options.approval_timeout_s,
+        show=show,
+        doubt=doubt,
     )
 
 

@@ -137,6 +137,12 @@ def claim(spec: ToolSpec) -> ToolSpec:
     return spec
 
 
+def is_claimed(name: str) -> bool:
+    """Tell whether a governed function of this process goes by that name."""
+    _, owner = _names.get(name, ("", None))
+    return owner is not None and owner() is not None
+
+
 def release_names() -> None:
     """Forget all names; between tests."""
     with _names_lock:

@@ -78,6 +78,7 @@ class Scope(Protocol):
 
 
 Rebind = Callable[[dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]]
+Show = Callable[[Any], tuple[Any, bool]]
 
 
 class Call:
@@ -85,7 +86,9 @@ class Call:
 
     `rebind` turns arguments that were changed by name into what is to be passed; `originals` are the arguments by
     name before projection. The result of an `unseen` call is shown to nobody here, so that it is refused where policy
-    asks for that; `inspected` tells, once it is decided, whether its result will be.
+    asks for that; `inspected` tells, once it is decided, whether its result will be. `show` is how a result is shown
+    for inspection, None for any other than the usual way; `doubt` what speaks against the tool, as `DecisionRequest`
+    has it.
     """
 
     __slots__ = (
@@ -96,6 +99,7 @@ class Call:
         "action",
         "args",
         "definition",
+        "doubt",
         "inspected",
         "kwargs",
         "model",
@@ -104,6 +108,7 @@ class Call:
         "resume_token",
         "run",
         "scope",
+        "show",
         "started_ns",
         "task_id",
         "unseen",
@@ -127,6 +132,8 @@ class Call:
         resume_token: str = "",
         on_approval: str | None = None,
         approval_timeout_s: float | None = None,
+        show: Show | None = None,
+        doubt: str = "",
     ) -> None:
         self.action = action
         self.scope = scope
@@ -136,6 +143,8 @@ class Call:
         self.originals = originals
         self.rebind = rebind
         self.definition = definition
+        self.show = show
+        self.doubt = doubt
         self._raise_on_redaction = raise_on_redaction
         self._respect_breakglass = respect_breakglass
         self.task_id = task_id or UUID_IDS.new("tsk")
@@ -181,6 +190,7 @@ class Call:
             capabilities=CAPABILITIES,
             definition=self.definition,
             resume_token=self.resume_token,
+            doubt=self.doubt,
         )
 
     def ending(

@@ -115,7 +115,7 @@ def settle(call: Call, decision: Decision, result: Any) -> Flow[Any]:
     if scan is None:
         yield from do(Settle(call.ending(COMPLETED)))
         return result
-    shown, opaque = show(result)
+    shown, opaque = (call.show or show)(result)
     try:
         settlement: Settlement = yield Settle(call.ending(COMPLETED, scan=scan, result=shown, opaque=opaque))
         return released(call, decision, settlement, result)

@@ -66,9 +66,7 @@ def _decoded(value: Any, at: str, places: frozenset[str]) -> Any:
 
 def settlement(detectors: Detectors, scan: ScanResult, result: Any, opaque: bool) -> Settlement:
     """Return what is to be done with a result under a scan obligation."""
-    if opaque:
-        if not scan.require:
-            return Settlement()
+    if opaque and scan.require:
         return Settlement(
             withheld_by="opaque-result",
             reason="its result is of a type that cannot be inspected, and policy redacts or blocks results; "

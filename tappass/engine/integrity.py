@@ -10,6 +10,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+import msgspec
+
 from tappass.engine.judgement import Judgement
 from tappass.engine.leaves import Leaves
 from tappass.engine.policy.facts import TOOL
@@ -39,11 +41,19 @@ _DEFINE = (
     "INSERT INTO tool_definition (org_id, project_id, digest, server, name, definition, first_seen_at, first_seen_seq)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 )
+_OF_SERVER = "SELECT name, digest, definition FROM tool_definition WHERE org_id = ? AND project_id = ? AND server = ?"
 _SAID = {
     NOT_APPROVED: "is a tool that nobody has approved; `tappass tools` lists what waits for that",
     MISMATCH: "is not the tool that was approved: its definition has changed; see `tappass tools diff`",
     REVOKED: "has a definition that was revoked; see `tappass tools`",
+    "renamed": "was renamed, or took another tool's place, and nobody has approved it; see `tappass tools`",
+    "text": "has a description that hides something or instructs the model, and nobody has approved it; "
+    "see `tappass tools diff`",
+    "unlisted": "is on no list of tools of its server",
+    "shadowed": "has a name that another tool here goes by too, so nobody can tell which of them is meant",
 }
+# What a person may look at and approve; any other doubt is final.
+_SOFT = ("renamed", "text")
 
 
 Key: TypeAlias = tuple[str, str, str]
@@ -64,7 +74,9 @@ class Integrity:
         action, pins = judged.request.action, judged.controls.pins
         if action.kind == TOOL:
             key = (action.server, action.name, action.definition_digest)
-            if not self._passes(judged, pins, key):
+            if judged.request.doubt and judged.request.doubt not in _SOFT:
+                _refuse(judged, NOT_APPROVED, key[1], judged.request.doubt)
+            elif not self._passes(judged, pins, key):
                 self._look(tx, judged, pins, key, None)
             return
         for tool in action.arguments.get("tools") or ():
@@ -115,10 +127,28 @@ class Integrity:
 
     def _pin(self, tx: Tx, judged: Judgement, pins: Pins, key: Key) -> Pins:
         siblings = {state for (server, name, _), state in pins.items() if (server, name) == key[:2]}
-        if key not in pins and mode_of(judged) == FIRST_USE and not siblings & {APPROVED, REVOKED}:
+        first = key not in pins and mode_of(judged) == FIRST_USE and not siblings & {APPROVED, REVOKED}
+        doubt = judged.request.doubt
+        if first and not doubt and self._renamed(tx, judged, pins, key):
+            doubt = "renamed"
+        if first and not doubt:
             return self._insert(tx, judged, key, APPROVED, FIRST_USE)
-        _refuse(judged, MISMATCH if APPROVED in siblings else NOT_APPROVED, key[1])
+        _refuse(judged, MISMATCH if APPROVED in siblings else NOT_APPROVED, key[1], doubt)
         return {} if key in pins else self._insert(tx, judged, key, PENDING, "")
+
+    def _renamed(self, tx: Tx, judged: Judgement, pins: Pins, key: Key) -> bool:
+        """Tell whether a server's tool is one of its others under a new name; words tell, an empty description not."""
+        new = judged.request.definition
+        if new is None or new.listed is msgspec.UNSET or not new.description:
+            return False
+        others = {digest for (server, name, digest) in pins if server == key[0] and name != key[1]}
+        scope = (self._leaves.org_id, self._leaves.project_id, key[0])
+        for name, digest, stored in tx.execute(_OF_SERVER, scope).fetchall():
+            if digest in others and name != key[1]:
+                old = msgspec.json.decode(stored, type=ToolDefinition)
+                if _nameless(old) == _nameless(new):
+                    return True
+        return False
 
     def _insert(self, tx: Tx, judged: Judgement, key: Key, state: str, by: str) -> Pins:
         org, project = self._leaves.org_id, self._leaves.project_id
@@ -157,8 +187,10 @@ def offered(tool: Any) -> tuple[Key, ToolDefinition]:
 
 def mode_of(judged: Judgement) -> str:
     """Return the mode that a call's tool is under: record, first-use or approve."""
-    tools = judged.opened.pipeline.settings.tools
-    return tools.mcp_integrity if judged.request.action.server else tools.integrity
+    tools, definition = judged.opened.pipeline.settings.tools, judged.request.definition
+    # A server that governs its own tools knows where their code is; whoever calls it does not.
+    own = definition is not None and bool(definition.package)
+    return tools.mcp_integrity if judged.request.action.server and not own else tools.integrity
 
 
 def _records(judged: Judgement) -> bool:
@@ -174,17 +206,24 @@ def _is_whole(request: DecisionRequest) -> bool:
     return (digest, definition.name, definition.server) == (action.definition_digest, action.name, action.server)
 
 
-def _refuse(judged: Judgement, violation: str, name: str) -> None:
+def _nameless(definition: ToolDefinition) -> ToolDefinition:
+    """Return a definition without what the tool is called."""
+    listed = {} if definition.listed is msgspec.UNSET else definition.listed
+    rest = {key: value for key, value in listed.items() if key != "title"}
+    return msgspec.structs.replace(definition, name="", listed=rest)
+
+
+def _refuse(judged: Judgement, violation: str, name: str, doubt: str = "") -> None:
     """Refuse the call; a block by policy, which holds whatever the tool is, stays the answer."""
     if isinstance(judged.refusal, PolicyBlock | IntegrityViolation):
         return
     judged.held = False
-    judged.blocked_by, judged.reason = BLOCKED_BY, _said(judged, violation, name)
+    judged.blocked_by, judged.reason = BLOCKED_BY, _said(judged, violation, name, doubt)
     judged.refusal = IntegrityViolation(tool_name=name, violation=violation)
 
 
-def _said(judged: Judgement, violation: str, name: str) -> str:
+def _said(judged: Judgement, violation: str, name: str, doubt: str) -> str:
     if judged.request.action.kind == TOOL:
-        return _SAID[violation]
+        return _SAID.get(doubt, _SAID[violation])
     shown = name if name.isprintable() and len(name) <= 200 else ascii(name[:200])[1:-1]
     return f"offers the model `{shown}`, which {_SAID[violation]}"

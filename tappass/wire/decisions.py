@@ -18,7 +18,8 @@ class ToolDefinition(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A tool's whole definition: what a pin is made of.
 
     `parameters` is a JSON schema, `arguments` the names policy may read (in order), `source_digest` the SHA-256 of a
-    Python tool's source, `server` the MCP server that offers it.
+    Python tool's source, `package` where its code is, `server` the MCP server that offers it, `listed` what else that
+    server lists of it (title, output schema, annotations, …; Model Context Protocol, `Tool`).
     """
 
     name: str
@@ -30,6 +31,8 @@ class ToolDefinition(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     package: str = ""
     server: str = ""
     min_tier: str = ""
+    # Left out, not null: digests of tools that have none stay what they were.
+    listed: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Action(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -51,7 +54,8 @@ class DecisionRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """May this run? `task_id` is minted by the asker, so that a repeated question is recognised.
 
     `definition` comes along until the plane has seen its digest. `resume_token` redeems an approval.
-    `traceparent` is the W3C trace context of the caller.
+    `traceparent` is the W3C trace context of the caller. `doubt` is what the asker itself saw against the tool:
+    `renamed` or `text` want a person's word, anything else (`unlisted`, `shadowed`) is refused.
     """
 
     action: Action
@@ -61,6 +65,7 @@ class DecisionRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     definition: ToolDefinition | None = None
     resume_token: str = ""
     traceparent: str = ""
+    doubt: str = ""
 
 
 class RuleMatch(msgspec.Struct, frozen=True, kw_only=True, gc=False):

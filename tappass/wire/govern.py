@@ -26,8 +26,8 @@ class GovernRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The question whether a call may run.
 
     `behavior_id` is the caller's own id of the call: the task_id, and what a repeated question is recognised by.
-    `capabilities` are the obligations that the caller can carry out; `types`, `definition` and `definition_digest` are
-    those of `Action` and `DecisionRequest`. `resume_token` redeems an approval from anywhere.
+    `capabilities` are the obligations that the caller can carry out; `types`, `definition`, `definition_digest` and
+    `doubt` are those of `Action` and `DecisionRequest`. `resume_token` redeems an approval from anywhere.
     """
 
     type: str
@@ -42,6 +42,7 @@ class GovernRequest(msgspec.Struct, frozen=True, kw_only=True):
     definition_digest: str = ""
     resume_token: str = ""
     traceparent: str = ""
+    doubt: str = ""
 
 
 class HeldCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +102,7 @@ def request_of(asked: DecisionRequest) -> GovernRequest:
         definition_digest=action.definition_digest,
         resume_token=asked.resume_token,
         traceparent=asked.traceparent,
+        doubt=asked.doubt,
     )
 
 
@@ -118,6 +120,7 @@ def question_of(sent: GovernRequest, *, session_id: str, task_id: str) -> Decisi
         definition=sent.definition,
         resume_token=sent.resume_token,
         traceparent=sent.traceparent,
+        doubt=sent.doubt,
     )
 
 

@@ -118,7 +118,7 @@ def _around(original: Any) -> Any:
         method = original if bound else types.MethodType(original, model)
         guard = speaking()
         request, stream = _read(*rest, **more)
-        source = method(request, stream) if guard is None else guard.models.ask(model, method, request, stream)
+        source: Any = method(request, stream) if guard is None else guard.models.ask(model, method, request, stream)
         try:
             async for response in source:
                 yield response

@@ -1,0 +1,104 @@
+"""The middleware as FastMCP calls it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tappass.errors import TapPassError
+from tappass_adapters.mcp.answers import elicits, refused
+from tappass_adapters.mcp.ruling import CALL, CORRELATION, GOVERNED, Asked, Ruling
+
+
+async def govern(ruling: Ruling, context: Any, call_next: Any) -> Any:
+    """Govern one message of a FastMCP server; what is no request for something passes."""
+    if context.method not in GOVERNED or context.type != "request":
+        return await call_next(context)
+    params = context.message.model_dump(by_alias=True, mode="json", exclude_none=True)
+    params = params.get("params", params)
+    meta = params.pop("_meta", None) or {}
+    request = getattr(context.fastmcp_context, "request_context", None)
+    meta = _meta(request) or meta
+
+    async def run(given: dict[str, Any]) -> Any:
+        return await call_next(context.copy(message=_changed(context.message, context.method, given)))
+
+    try:
+        asked = Asked(
+            method=context.method,
+            params=params,
+            meta=meta,
+            header=_headers().get(CORRELATION, ""),
+            caller=_caller(),
+            tool=await _listed(context, params.get("name")) if context.method == CALL else None,
+        )
+        result = await ruling.govern(asked, run)
+    except TapPassError as error:
+        session = getattr(request, "session", None)
+        return _result(refused(ruling.wanted.refusals, context.method, error, elicits(session)))
+    return _fresh(result)
+
+
+def _meta(request: Any) -> dict[str, Any]:
+    meta = getattr(request, "meta", None)
+    if meta is None or isinstance(meta, dict):
+        return dict(meta or {})
+    return dict(meta.model_dump(by_alias=True, exclude_none=True))
+
+
+def _headers() -> dict[str, str]:
+    from fastmcp.server.dependencies import get_http_headers
+
+    return get_http_headers(include_all=True)
+
+
+def _caller() -> str:
+    from fastmcp.server.dependencies import get_http_headers
+
+    headers = get_http_headers(include_all=True)
+    if not headers:
+        return "local"
+    session = headers.get("mcp-session-id")
+    return f"session {session}" if session else ""
+
+
+async def _listed(context: Any, name: Any) -> dict[str, Any] | None:
+    """Return a tool as this server offers it, as JSON; None if it does not."""
+    if not isinstance(name, str):
+        return None
+    try:
+        tool = await context.fastmcp_context.fastmcp.get_tool(name)
+    except LookupError:
+        return None
+    if tool is None:
+        return None
+    listed: dict[str, Any] = tool.to_mcp_tool().model_dump(by_alias=True, mode="json", exclude_none=True)
+    return listed
+
+
+def _changed(message: Any, method: str, given: dict[str, Any]) -> Any:
+    inner = getattr(message, "params", message)
+    changed = {"arguments": given} if method == CALL else given
+    dumped = inner.model_dump(by_alias=True, mode="json", exclude_none=True)
+    made = type(inner).model_validate(dumped | changed)
+    return made if inner is message else message.model_copy(update={"params": made})
+
+
+def _result(answer: Any) -> Any:
+    """Return a refusal in FastMCP's own shape."""
+    from fastmcp.exceptions import ToolError
+    from fastmcp.tools.base import ToolResult
+
+    if "is_error" in ToolResult.model_fields:
+        return ToolResult(content=list(answer.content), meta=answer.meta, is_error=True)
+    raise ToolError(answer.content[0].text)
+
+
+def _fresh(result: Any) -> Any:
+    """Return a tool's result without what it remembers beside its fields: the answer as it was before redaction."""
+    if "_raw_mcp_result" not in getattr(type(result), "__private_attributes__", {}):
+        return result
+    fields = {name: getattr(result, name) for name in type(result).model_fields}
+    raw = result._raw_mcp_result
+    if raw is None or (raw.content is result.content and raw.structured_content is result.structured_content):
+        return result
+    return type(result)(**fields)

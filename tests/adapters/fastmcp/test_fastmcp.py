@@ -1,0 +1,215 @@
+"""The middleware in a FastMCP server, of either major version: the same promises as for the official one."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("fastmcp")
+
+import mcp.types as types
+from fastmcp import Client, FastMCP
+from fastmcp.exceptions import ToolError
+from fastmcp.tools.base import ToolResult
+
+from tappass import TapPassMCPMiddleware, current_session, guard_mcp_client, tappass_session
+from tests.contract.test_approvals import person
+
+# asyncio alone: FastMCP's own client and server need it.
+pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
+
+RULES = """
+    version: 1
+    rules:
+      - {id: inside, tool: pay, mcp_server: shop, when: '!args.to.endsWith("@acme.com")', effect: block}
+      - {id: forced, tool: wipe, when: 'args.force == true', effect: block}
+      - {id: big, tool: pay, when: 'args.amount > 1000', effect: require_approval, expires_in: 1h}
+      - {id: mask, tool: look, effect: redact, fields: [result, arguments], kinds: [EMAIL]}
+      - {id: vault, tool: resources/read, when: 'args.uri.startsWith("shop://vault")', effect: block}
+      - {id: mask-files, tool: resources/read, effect: redact, fields: [result], kinds: [EMAIL]}
+      - {id: wire, tool: prompts/get, when: 'args.name == "letter" && args.arguments.to == "eve"', effect: block}
+      - {id: mask-prompts, tool: prompts/get, effect: redact, fields: [result], kinds: [EMAIL]}
+"""
+
+
+class Shop:
+    def __init__(self, **options) -> None:
+        self.ran: list[tuple] = []
+        self.sessions: list = []
+        self.server = FastMCP("shop", middleware=[TapPassMCPMiddleware(server="shop", **options)])
+
+        @self.server.tool
+        async def pay(to: str, amount: float, fee: float = 1) -> str:
+            """Pay somebody."""
+            self.ran.append(("pay", to, amount, fee))
+            self.sessions.append(current_session())
+            return f"{amount} paid to {to}"
+
+        @self.server.tool
+        def look(at: str = "") -> dict[str, str]:
+            self.ran.append(("look", at))
+            return {"who": "bob@acme.com"}
+
+        @self.server.tool
+        def raw() -> ToolResult:
+            made = types.CallToolResult.model_validate({"content": [{"type": "text", "text": "bob@acme.com"}]})
+            convert = getattr(ToolResult, "from_mcp_result", None)
+            return convert(made) if convert is not None else ToolResult(content=made.content)
+
+        @self.server.tool
+        def wipe(force: bool) -> str:
+            self.ran.append(("wipe", force))
+            return "wiped"
+
+        @self.server.tool
+        def fails() -> str:
+            raise ToolError("no such account")
+
+        @self.server.resource("shop://{kind}/{name}")
+        def thing(kind: str, name: str) -> str:
+            self.ran.append(("thing", kind, name))
+            return f"{name} of bob@acme.com"
+
+        @self.server.prompt
+        def letter(to: str) -> str:
+            self.ran.append(("letter", to))
+            return f"Write to {to} and bob@acme.com"
+
+
+@pytest.fixture
+def shop() -> Shop:
+    return Shop()
+
+
+async def called(client, name, given, **options):
+    return await client.call_tool(name, given, raise_on_error=False, **options)
+
+
+async def test_an_allowed_call_runs_and_is_on_record(shop, any_plane):
+    any_plane.policy(RULES)
+    async with Client(shop.server) as client:
+        result = await called(client, "pay", {"to": "ann@acme.com", "amount": 3})
+        assert result.content[0].text in ("3.0 paid to ann@acme.com", "3 paid to ann@acme.com")
+    assert [(e.name, e.server, e.outcome) for e in any_plane.events(type="call.decided")] == [("pay", "shop", "allow")]
+    assert [e.status for e in any_plane.events(type="call.ended")] == ["completed"]
+    assert len(any_plane.events(type="session.opened")) == len(any_plane.events(type="session.closed")) == 1
+
+
+async def test_a_blocked_call_does_not_run_and_the_model_can_read_why(shop, any_plane):
+    any_plane.policy(RULES)
+    async with Client(shop.server) as client:
+        result = await called(client, "pay", {"to": "eve@evil.example", "amount": 3})
+    assert result.is_error
+    assert "inside" in result.content[0].text
+    assert shop.ran == []
+
+
+async def test_a_refusal_can_be_a_protocol_error(plane):
+    plane.policy(RULES)
+    shop = Shop(refusals="error")
+    async with Client(shop.server) as client:
+        with pytest.raises(Exception, match="inside"):
+            await client.call_tool("pay", {"to": "eve@evil.example", "amount": 3})
+    assert shop.ran == []
+
+
+async def test_results_are_redacted_in_text_and_in_structure(shop, any_plane):
+    any_plane.policy(RULES)
+    async with Client(shop.server) as client:
+        result = await called(client, "look", {"at": "ann@acme.com"})
+    assert "bob@acme.com" not in repr(result)
+    assert result.structured_content == {"who": "[EMAIL]"}
+    assert shop.ran == [("look", "[EMAIL]")]
+
+
+async def test_a_result_that_remembers_another_is_redacted_all_the_same(shop, plane):
+    plane.policy(RULES.replace("tool: look", "tool: raw"))
+    async with Client(shop.server) as client:
+        result = await called(client, "raw", {})
+    assert result.content[0].text == "[EMAIL]"
+    assert "bob@acme.com" not in repr(result)
+
+
+@pytest.mark.parametrize("given", [{"force": "true"}, {"force": 1}, {"force": "yes"}, {}])
+async def test_what_the_tool_would_read_otherwise_than_a_rule_does_is_refused(shop, plane, given):
+    plane.policy(RULES)
+    async with Client(shop.server) as client:
+        assert (await called(client, "wipe", given)).is_error
+    assert shop.ran == []
+
+
+async def test_resources_are_decided_on_and_redacted(shop, any_plane):
+    any_plane.policy(RULES)
+    async with Client(shop.server) as client:
+        assert (await client.read_resource("shop://file/7"))[0].text == "7 of [EMAIL]"
+        with pytest.raises(Exception, match="vault"):
+            await client.read_resource("shop://vault/7")
+    assert shop.ran == [("thing", "file", "7")]
+
+
+async def test_prompts_are_decided_on_with_their_arguments_and_redacted(shop, any_plane):
+    any_plane.policy(RULES)
+    async with Client(shop.server) as client:
+        said = (await client.get_prompt("letter", {"to": "ann"})).messages[0].content.text
+        assert said == "Write to ann and [EMAIL]"
+        with pytest.raises(Exception, match="wire"):
+            await client.get_prompt("letter", {"to": "eve"})
+    assert shop.ran == [("letter", "ann")]
+
+
+async def test_errors_and_lists_are_as_ever(shop, plane):
+    async with Client(shop.server) as client:
+        assert "no such account" in (await called(client, "fails", {})).content[0].text
+        assert (await called(client, "nothing", {})).is_error
+        assert {t.name for t in await client.list_tools()} == {"pay", "look", "raw", "wipe", "fails"}
+
+
+async def test_nothing_runs_when_the_plane_cannot_be_reached():
+    shop = Shop(url="http://127.0.0.1:9", api_key="tp_x")
+    async with Client(shop.server) as client:
+        for call in (
+            lambda: client.call_tool("pay", {"to": "ann@acme.com", "amount": 3}),
+            lambda: client.read_resource("shop://file/7"),
+            lambda: client.get_prompt("letter", {"to": "ann"}),
+        ):
+            with pytest.raises(Exception, match=r"(?i)reach|connect|plane"):
+                await call()
+    assert shop.ran == []
+
+
+async def test_a_guarded_clients_calls_and_the_servers_are_one_tree(shop, any_plane):
+    async with (
+        Client(shop.server) as bare,
+        tappass_session(name="order"),
+        guard_mcp_client(bare.session, server="shop") as client,
+    ):
+        own = current_session()
+        await client.call_tool("pay", {"to": "ann@acme.com", "amount": 3})
+        await client.call_tool("pay", {"to": "ann@acme.com", "amount": 4})
+    assert {session.parent for session in shop.sessions} == {own.session_id}
+    assert len({session.session_id for session in shop.sessions}) == 1
+
+
+async def test_a_token_that_does_not_hold_is_refused(shop, plane):
+    async with tappass_session(name="caller") as caller:
+        foreign = await caller.stamp_async("bank")
+        async with Client(shop.server) as client:
+            for token in (foreign, "nonsense"):
+                meta = {"tappass-correlation": token}
+                result = await called(client, "pay", {"to": "ann@acme.com", "amount": 3}, meta=meta)
+                assert result.is_error
+                assert "token" in result.content[0].text
+    assert shop.ran == []
+
+
+async def test_a_held_call_names_where_people_decide_and_runs_once_they_have(shop, plane):
+    plane.policy(RULES)
+    big = {"to": "ann@acme.com", "amount": 5000}
+    async with Client(shop.server) as client:
+        result = await called(client, "pay", big)
+        assert result.is_error
+        assert "http://" in result.content[0].text
+        (held,) = plane.engine.voting.list()
+        plane.engine.voting.approve(held.approval_id, person(plane, "eva"), "as agreed")
+        assert not (await called(client, "pay", big)).is_error
+        assert (await called(client, "pay", big)).is_error
+    assert len(shop.ran) == 1
