@@ -135,7 +135,11 @@ class Governing:
 
 
 def by_name(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], hidden: Collection[str] = ()
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    hidden: Collection[str] = (),
+    signature: inspect.Signature | None = None,
 ) -> tuple[dict[str, Any], Callable[..., Any]]:
     """Return a call's arguments by name, defaults filled, and what makes the call with such arguments.
 
@@ -144,11 +148,12 @@ def by_name(
         args: its positional arguments.
         kwargs: its others.
         hidden: the names that the framework injects, which policy is not shown.
+        signature: the function's, where it is known.
 
     Raises:
         TypeError: they do not fit.
     """
-    bound = inspect.signature(function).bind(*args, **kwargs)
+    bound = (signature or inspect.signature(function)).bind(*args, **kwargs)
     bound.apply_defaults()
 
     def call(**named: Any) -> Any:

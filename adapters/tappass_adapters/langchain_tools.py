@@ -91,7 +91,8 @@ def _around(
     function: Any, gate: Gate, hidden: frozenset[str], tool: BaseTool, within: Any, asynchronous: bool
 ) -> Callable[..., Any]:
     """Return what stands where LangChain calls the tool's function."""
-    named = functools.partial(by_name, function, hidden=hidden | _kept(function))
+    hidden = hidden | _kept(function)
+    named = functools.partial(by_name, function, hidden=hidden, signature=inspect.signature(function))
     told = _pair if tool.response_format == "content_and_artifact" else str
     if asynchronous:
 
