@@ -6,6 +6,7 @@
 | ```python continues                 | runs after the page's earlier blocks, in their namespace             |
 | ```python raises=PolicyBlockError   | must end with that exception                                         |
 | ```python title="app.py"            | is written to that file, and runs                                    |
+| ```python needs=fastapi             | runs where that module is installed                                  |
 | ```yaml policy                      | must pass `tappass policy check`                                     |
 | ```yaml title="policy.yaml"         | is written; a policy must pass the check too                         |
 | ```toml title="tappass.toml"        | is written; so is any other language's block with a title            |
@@ -16,6 +17,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
@@ -64,6 +66,8 @@ class Reader:
     python: str = sys.executable
 
     def follow(self, block: Block) -> None:
+        if (needs := block.option("needs")) and importlib.util.find_spec(needs) is None:
+            return
         title = block.option("title")
         if title:
             (self.directory / title).parent.mkdir(parents=True, exist_ok=True)
