@@ -61,8 +61,22 @@ def governed_action(
         approval_timeout_s=approval_timeout_s,
     )
 
+    dependency = _dependency(name, description, options, declares=arguments is not None)
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [inspect.Parameter("connection", kind, annotation=HTTPConnection)]
+    if arguments is not None:
+        parameters.append(inspect.Parameter("declared", kind, default=Depends(arguments)))
+    # Said outright: FastAPI could not read annotations of what is imported only here.
+    dependency.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    setattr(dependency, ACTION, name)
+    return dependency
+
+
+def _dependency(
+    name: str, description: str, options: Options, *, declares: bool
+) -> Callable[..., AsyncIterator[dict[str, Any]]]:
     async def action(connection: Any, declared: Any = None) -> AsyncIterator[dict[str, Any]]:
-        told = _told(name, declared) if arguments is not None else arrived(name, connection)
+        told = _told(name, declared) if declares else arrived(name, connection)
         call = _call(name, told, description, options)
         await call.abefore()
         error: BaseException | None = None
@@ -75,12 +89,6 @@ def governed_action(
             with anyio.move_on_after(_CLOSE_S, shield=True):
                 await settled(call, error)
 
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    parameters = [inspect.Parameter("connection", kind, annotation=HTTPConnection)]
-    if arguments is not None:
-        parameters.append(inspect.Parameter("declared", kind, default=Depends(arguments)))
-    action.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    setattr(action, ACTION, name)
     return action
 
 
