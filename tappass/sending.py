@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
+from tappass import interception
 from tappass.enforcement.action import Show
 from tappass.enforcement.drivers import adrive
 from tappass.enforcement.flow import enforce
-from tappass.interception import framework_call
 from tappass.session.registry import registry
 from tappass.session.session import Options, Session
 from tappass.wire.decisions import ToolDefinition
@@ -50,7 +50,7 @@ async def acall(
     async def ran(**given: Any) -> Any:
         return await run(given)
 
-    call = framework_call(
+    call = interception.framework_call(
         session,
         "tool",
         name,

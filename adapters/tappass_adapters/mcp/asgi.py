@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from tappass.errors import TapPassConfigError, TapPassConnectionError, TapPassError
-from tappass.ext import Opening
-from tappass_adapters.mcp.ruling import CORRELATION, Arrival, Wanted
+from tappass.ext import CORRELATION
+from tappass_adapters.mcp.ruling import Arrival, Wanted
 
 Send = Callable[[Any], Awaitable[None]]
 
@@ -22,18 +22,10 @@ async def carry(app: Any, wanted: Wanted, scope: Any, receive: Any, send: Send) 
     if not tokens:
         await app(scope, receive, send)
         return
-    opening = Opening(name=wanted.server, kind="request", agent=wanted.agent)
     try:
         if len(tokens) > 1:
             raise TapPassConfigError("more than one correlation token came with this request")
-        unit = Arrival(
-            tokens[0].decode("latin-1"),
-            wanted.audience,
-            opening,
-            url=wanted.url,
-            api_key=wanted.api_key,
-            options=wanted.options,
-        )
+        unit = Arrival(tokens[0].decode("latin-1"), wanted, wanted.server)
         await unit.aopen()
     except TapPassError as error:
         await _refuse(send, error)

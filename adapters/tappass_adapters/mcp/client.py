@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
 from tappass.errors import TapPassConfigError
-from tappass.ext import Opening, Options, Session, UnitOfWork, current_session, missing
+from tappass.ext import Opening, Options, Session, UnitOfWork, current_session, missing, opening_of
 
 try:
     import mcp
@@ -35,7 +35,9 @@ def guard_mcp_client(
     server: str = "",
     url: str | None = None,
     api_key: str | None = None,
+    name: str = "",
     agent: str = "",
+    metadata: Mapping[str, Any] | None = None,
     max_age_s: float = 60.0,
     on_block: str | None = None,
     vouched: Collection[str] = (),
@@ -61,7 +63,9 @@ def guard_mcp_client(
         server: what you call this server, in rules (`mcp_server: billing`) and pins. Not what it calls itself.
         url: the plane, if not the active session's; `api_key` goes to no other.
         api_key: the key for that url.
+        name: what the session is called; as the server by default.
         agent: who acts.
+        metadata: JSON values kept beside the log, readable in rules as `session.metadata`.
         max_age_s: how old a list of tools may be when one of them is called, in seconds; 0 reads it before each call.
         on_block: `raise`, the default, or `tell`: a refused tool call is answered by a `CallToolResult` with
             `is_error`, which the model can read. Approvals are raised in either case.
@@ -88,7 +92,7 @@ def guard_mcp_client(
         server=server,
         url=url,
         api_key=api_key,
-        agent=agent,
+        opening=opening_of(name=name or server, kind="mcp", agent=agent, metadata=metadata),
         max_age_s=max_age_s,
         vouched=frozenset(vouched),
         shared_names=frozenset(shared_names),
@@ -107,7 +111,7 @@ class Wanted:
     server: str
     url: str | None
     api_key: str | None = field(repr=False)
-    agent: str
+    opening: Opening
     max_age_s: float
     vouched: Collection[str]
     shared_names: Collection[str]
@@ -122,8 +126,7 @@ class Wanted:
 
     def unit(self) -> UnitOfWork:
         """Return the session of one connection, not opened yet."""
-        opening = Opening(name=self.server, kind="mcp", agent=self.agent)
-        return UnitOfWork(opening, url=self.url, api_key=self.api_key, options=self.options, reraise=True)
+        return UnitOfWork(self.opening, url=self.url, api_key=self.api_key, options=self.options, reraise=True)
 
 
 class Guard:
@@ -140,6 +143,7 @@ class Guard:
         self._wanted = wanted
         self._target = target
         self._stack: AsyncExitStack | None = None
+        self._error: BaseException | None = None
 
     async def __aenter__(self) -> Any:
         return await self._entered(active=True)
@@ -155,12 +159,14 @@ class Guard:
         if stack is None:
             return
         kind, error, trace = exc or (None, None, None)
+        self._error = error
+        context = error.__context__ if error is not None else None
         try:
             await stack.__aexit__(kind, error, trace)
-        except BaseExceptionGroup as group:
-            # A task group wraps what only passed through it.
-            if error is None or _leaves(group) != [error]:
+        except BaseException as raised:
+            if raised is not error:
                 raise
+            error.__context__ = context
 
     async def aopen(self) -> Any:
         """Connect without making the session the active one; calls of the client belong to it all the same."""
@@ -176,9 +182,15 @@ class Guard:
             else:
                 session = await unit.aopen()
                 stack.push_async_exit(Closing(unit))
+            stack.push_async_exit(self._unwrap)
             guarded = await self._connected(stack, session, outer, scope)
             self._stack = stack.pop_all()
         return guarded
+
+    async def _unwrap(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        """Give the session the error that ended it: task groups on the way wrap what only passes through them."""
+        if isinstance(error, BaseExceptionGroup) and self._error is not None and _leaves(error) == [self._error]:
+            raise self._error
 
     async def _connected(self, stack: AsyncExitStack, session: Session, outer: Session | None, scope: str) -> Any:
         client, wanted = self._target, self._wanted

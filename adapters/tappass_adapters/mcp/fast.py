@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from tappass.errors import TapPassError
+from tappass.ext import CORRELATION
 from tappass_adapters.mcp.answers import elicits, refused
-from tappass_adapters.mcp.ruling import CALL, CORRELATION, GOVERNED, Asked, Ruling
+from tappass_adapters.mcp.ruling import CALL, GOVERNED, Asked, Ruling
 
 
 async def govern(ruling: Ruling, context: Any, call_next: Any) -> Any:

@@ -12,7 +12,6 @@ from tappass.ext import Options, Session, ToolDefinition, acall, current_session
 from tappass_adapters.mcp.catalogue import SHADOWED, UNLISTED, Catalogue, Listed
 from tappass_adapters.mcp.content import shown
 
-CORRELATION = "tappass-correlation"
 CALL, LIST = "tools/call", "tools/list"
 # What asks a server for nothing that anybody governs: to be there, and what it has.
 PASSES = frozenset(

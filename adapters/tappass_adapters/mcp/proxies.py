@@ -16,9 +16,9 @@ import mcp.types as types
 import wrapt
 
 from tappass.errors import TapPassConfigError
-from tappass.ext import printable
+from tappass.ext import CORRELATION, printable
 from tappass_adapters.mcp.catalogue import OURS
-from tappass_adapters.mcp.gate import CALL, CORRELATION, LIST, PASSES, Gate, Permit
+from tappass_adapters.mcp.gate import CALL, LIST, PASSES, Gate, Permit
 from tappass_adapters.mcp.hostile import flaw
 
 # Ways past the gate: the bare transport, or an object that sends by itself.

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from tappass.errors import ApprovalRequired, TapPassConfigError, TapPassError
-from tappass.ext import Opening, Options, Session, ToolDefinition, UnitOfWork, acall, canonical, sha256
+from tappass.ext import (
+    CORRELATION,
+    Joining,
+    Opening,
+    Options,
+    Session,
+    ToolDefinition,
+    acall,
+    answer_to,
+    canonical,
+    sha256,
+)
 from tappass_adapters.mcp.content import shown
 from tappass_adapters.mcp.fitting import fitted
 
-CORRELATION, RESUME = "tappass-correlation", "tappass-resume"
+RESUME = "tappass-resume"
 CALL = "tools/call"
 GOVERNED = frozenset({CALL, "resources/read", "resources/subscribe", "prompts/get", "completion/complete"})
 # Requests that reach no tool, resource or prompt, and what may be asked before anybody can be governed.
@@ -25,27 +37,23 @@ PASSES = frozenset(
 _MOST_HELD = 4096
 
 
-class Arrival(UnitOfWork):
+class Arrival(Joining):
     """The session of one request: beneath the one that its token names, else one of its own."""
 
-    def __init__(self, token: str, audience: str, opening: Opening, **options: Any) -> None:
-        super().__init__(opening, **options)
-        self._token = token
-        self._audience = audience
-
-    async def _abegin(self, plane: Any, opening: Opening) -> Any:
-        return await (plane.aio.join(self._token, self._audience) if self._token else plane.aio.open(opening))
+    def __init__(self, token: str, wanted: Wanted, name: str) -> None:
+        super().__init__(
+            {CORRELATION: token} if token else {},
+            Opening(name=name, kind="request", agent=wanted.agent),
+            audience=wanted.audience,
+            required=False,
+            url=wanted.url,
+            api_key=wanted.api_key,
+            options=wanted.options,
+        )
 
     def _parent(self) -> Session | None:
         # The server's own process may have a session open; a request of somebody else's does not belong in it.
         return None
-
-    async def aclose(self, error: BaseException | None = None) -> None:
-        """Close what is this request's own; what is joined is shared by all that its caller asks for."""
-        if not self._token:
-            await super().aclose(error)
-        elif self._session is not None:
-            self._closing(error)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,9 +132,7 @@ class Ruling:
         if asked.tool is not None:
             arguments = fitted(name, definition.parameters, arguments)
         token, wanted = asked.token, self.wanted
-        opening = Opening(name=name, kind="request", agent=wanted.agent)
-        unit = Arrival(token, wanted.audience, opening, url=wanted.url, api_key=wanted.api_key, options=wanted.options)
-        async with unit as session:
+        async with Arrival(token, wanted, name) as session:
             caller = session.session_id if token else asked.caller
             key = sha256(canonical((caller, asked.method, name, arguments))) if caller else ""
             session.resume_token = _text(asked.meta.get(RESUME)) or self._held.pop(key, "")
@@ -180,13 +186,10 @@ def said(error: TapPassError) -> str:
 
 
 def beside(error: TapPassError) -> dict[str, Any]:
-    """Return the metadata of a refusal: what a program goes on with."""
-    ids = {
-        name: getattr(error, name, "")
-        for name in ("session_id", "task_id", "agent_uuid", "pipeline_uuid", "audit_url", "blocked_by", "approval_url")
-    }
+    """Return the metadata of a refusal: what a program goes on with, as problem details (RFC 9457)."""
+    answer = answer_to(error)
+    told = json.loads(answer.body) if answer is not None else {"detail": str(error)}
     resume = {RESUME: error.resume_token} if isinstance(error, ApprovalRequired) else {}
-    told = {"error": type(error).__name__} | {name: value for name, value in ids.items() if value}
     return {"tappass": told, **resume}
 
 

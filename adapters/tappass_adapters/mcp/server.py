@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from tappass.errors import TapPassConfigError, TapPassError
-from tappass.ext import Options, missing
+from tappass.ext import CORRELATION, Options, missing
 
 try:
     import mcp  # noqa: F401 - what is missing is said here
@@ -16,7 +16,7 @@ except ImportError as error:
 
 from tappass_adapters.mcp import asgi, fast
 from tappass_adapters.mcp.answers import ERROR, RESULT, elicits, refused
-from tappass_adapters.mcp.ruling import CALL, CORRELATION, PASSES, Asked, Ruling, Wanted
+from tappass_adapters.mcp.ruling import CALL, PASSES, Asked, Ruling, Wanted
 
 
 class TapPassMCPMiddleware:

@@ -129,7 +129,7 @@ async def test_a_refusal_can_be_a_protocol_error(connect, plane):
         with pytest.raises(MCPError) as caught:
             await client.call_tool("pay", {"to": "eve@evil.example", "amount": 3})
     assert caught.value.error.code == -32050
-    assert caught.value.error.data["tappass"]["error"] == "PolicyBlockError"
+    assert caught.value.error.data["tappass"]["decision"] == "policy_block"
     assert shop.ran == []
 
 

@@ -1,0 +1,87 @@
+"""MCP: an agent whose tools are a server's, guarded on its side of the connection, over either revision."""
+
+from __future__ import annotations
+
+import json
+import typing
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import mcp
+
+from tappass import guard_mcp_client
+from tests.adapters.conformance.looping import ask
+from tests.adapters.conformance.row import Job, Row
+from tests.adapters.mcp.bank import MODERN, Bank, answer, over_streams, text
+
+TYPES = {str: "string", int: "integer"}
+
+
+def bank_of(job: Job) -> Bank:
+    """Return a server of the job's tools."""
+    bank = Bank()
+    bank.tools, bank.answers = {}, {}
+    for function in job.tools:
+        hints = {name: hint for name, hint in typing.get_type_hints(function).items() if name != "return"}
+        schema = {"type": "object", "properties": {name: {"type": TYPES[hint]} for name, hint in hints.items()}}
+        bank.tools[function.__name__] = {"description": function.__doc__ or "", "inputSchema": schema}
+        bank.answers[function.__name__] = lambda given, run=function: answer(text(run(**given)))
+    return bank
+
+
+class Session(Row):
+    name = "mcp-session"
+    kind = "mcp"
+
+    def connection(self, job: Job) -> Any:
+        return guard_mcp_client(server="office", **job.asked)(lambda: over_streams(bank_of(job)))()
+
+    def run(self, job: Job) -> str:
+        async def main() -> str:
+            async with self.connection(job) as client:
+                return await self.work(job, client)
+
+        return anyio.run(main)
+
+    async def work(self, job: Job, client: Any) -> str:
+        messages: list[dict[str, Any]] = [{"role": "user", "content": job.prompt}]
+        while True:
+            said = await anyio.to_thread.run_sync(ask, job, messages)
+            messages.append(said)
+            if not said.get("tool_calls"):
+                return str(said["content"])
+            results: dict[str, str] = {}
+
+            async def call(asked: Any, results: dict[str, str] = results) -> None:
+                name, given = asked["function"]["name"], json.loads(asked["function"]["arguments"])
+                try:
+                    result = await client.call_tool(name, given)
+                except Exception as error:  # as frameworks do
+                    results[asked["id"]] = f"error: {error}"
+                else:
+                    results[asked["id"]] = result.content[0].text
+
+            async with anyio.create_task_group() as group:
+                for asked in said["tool_calls"]:
+                    group.start_soon(call, asked)
+            messages += [{"role": "tool", "tool_call_id": id_, "content": said} for id_, said in results.items()]
+
+
+class Client(Session):
+    name = "mcp-client"
+
+    def connection(self, job: Job) -> Any:
+        return guard_mcp_client(mcp.Client(bank_of(job).server), server="office", **job.asked)
+
+
+class Legacy(Session):
+    name = "mcp-client-legacy"
+
+    def connection(self, job: Job) -> Any:
+        return guard_mcp_client(mcp.Client(bank_of(job).server, mode="legacy"), server="office", **job.asked)
+
+
+ROWS: list[Row] = [Session()]
+if MODERN:
+    ROWS += [Client(), Legacy()]
