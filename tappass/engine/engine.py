@@ -12,6 +12,7 @@ from itertools import chain
 from typing import Any, Protocol
 
 import msgspec
+from msgspec import UNSET
 
 from tappass.enforcement.port import Scanner
 from tappass.engine import inspection
@@ -194,6 +195,9 @@ class Engine:
         """Return what decides a call in a transaction: the final judgement comes of it, or the answer of before."""
         opened, request = judged.opened, judged.request
         alone = not (self._shared or opened.recalled)
+        if self._shared:
+            # Not while others wait for the log.
+            judged.body = _body(judged)
 
         def write(tx: Tx) -> Judgement | Decision:
             if not alone:
@@ -263,14 +267,7 @@ class Engine:
             budgets=judged.budgets,
             traceparent=request.traceparent,
         )
-        body = inspection.stored(
-            opened.pipeline.settings,
-            {"arguments": kept(action, judged.findings), "types": action.types},
-            judged.findings,
-            "/arguments",
-            read=judged.read,
-        )
-        written = tx.append(event, body)
+        written = tx.append(event, _body(judged) if judged.body is UNSET else judged.body)
         judged.decided_at = written.at
         if (define := self._definition(request)) is not None:
             tx.execute(_DEFINED, (*define, written.at, written.seq))
@@ -332,3 +329,11 @@ class Engine:
         """Queue an ending from a finaliser; an unknown session leaves the call unsettled, which the log shows."""
         if (opened := self.sessions.kept(ending.session_id)) is not None:
             self._endings.record(opened, ending, Settlement(findings=ending.findings))
+
+
+def _body(judged: Judgement) -> bytes | None:
+    """Return what is stored beside a decision: the arguments, as the settings say."""
+    action = judged.request.action
+    told = {"arguments": kept(action, judged.findings), "types": action.types}
+    settings = judged.opened.pipeline.settings
+    return inspection.stored(settings, told, judged.findings, "/arguments", read=judged.read)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec import UNSET, UnsetType
+
 from tappass.engine import inspection
 from tappass.engine.controls import Controls
 from tappass.engine.policy.document import REQUIRE_APPROVAL, REQUIRE_TIER, TIERS
@@ -36,12 +38,14 @@ class Judgement:
         approval_id: the approval that it waits for, or that let it run.
         decided_at: when it was put on record, as the log has it.
         read: detectors have read its arguments.
+        body: what is stored of its arguments, if that was made ready.
         spending: what it is going to spend, None where nothing is counted.
     """
 
     __slots__ = (
         "approval_id",
         "blocked_by",
+        "body",
         "break_glass",
         "budgets",
         "controls",
@@ -85,6 +89,7 @@ class Judgement:
         self.approval_id = ""
         self.decided_at = ""
         self.read = True
+        self.body: bytes | UnsetType | None = UNSET
         self.budgets: tuple[str, ...] = ()
         self.spending: Spending | None = None
 
