@@ -2,9 +2,9 @@
 
     scripts/setup frameworks && .venv-frameworks/bin/python -m tests.bench.bench_guards
 
-A framework that is not installed is left out. Each run makes `CALLS` tool calls; governed and ungoverned runs take turns,
-and the medians are compared. "Over the plane" is what is left of the difference once the decision and the settling of a
-plain governed function are taken off.
+A framework that is not installed is left out. Each run makes `CALLS` tool calls; governed and ungoverned runs take
+turns, and the medians are compared. "Over the plane" is what is left of the difference once the decision and the
+settling of a plain governed function are taken off.
 """
 
 from __future__ import annotations
