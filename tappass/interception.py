@@ -211,7 +211,7 @@ def framework_call(
     if definition is not None:
         digest = sha256(canonical(definition))
         action = msgspec.structs.replace(action, server=definition.server, definition_digest=digest)
-    return Call(
+    call = Call(
         action,
         session,
         run,
@@ -220,13 +220,10 @@ def framework_call(
         originals=arguments,
         rebind=rebind or (lambda changed: ((), arguments | changed)),
         definition=definition,
-        raise_on_redaction=options.raise_on_redaction,
-        respect_breakglass=options.respect_breakglass,
-        on_approval=options.on_approval,
-        approval_timeout_s=options.approval_timeout_s,
-        show=show,
-        doubt=doubt,
+        **options.of_call(),
     )
+    call.show, call.doubt = show, doubt
+    return call
 
 
 def tell(session: Session | None, error: TapPassError) -> str:

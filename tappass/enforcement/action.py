@@ -132,8 +132,6 @@ class Call:
         resume_token: str = "",
         on_approval: str | None = None,
         approval_timeout_s: float | None = None,
-        show: Show | None = None,
-        doubt: str = "",
     ) -> None:
         self.action = action
         self.scope = scope
@@ -143,15 +141,14 @@ class Call:
         self.originals = originals
         self.rebind = rebind
         self.definition = definition
-        self.show = show
-        self.doubt = doubt
         self._raise_on_redaction = raise_on_redaction
         self._respect_breakglass = respect_breakglass
         self.task_id = task_id or UUID_IDS.new("tsk")
         self.resume_token = resume_token or scope.resume_token
         self._on_approval = on_approval
         self._approval_timeout_s = approval_timeout_s
-        self.unseen = False
+        self.show: Show | None = None
+        self.doubt, self.unseen = "", False
         self.started_ns = SYSTEM_CLOCK.monotonic_ns()
         self.model = ""
         self.usage: Usage | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -40,6 +40,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             raise TapPassConfigError(f"on_approval={self.on_approval!r} is unknown; use {RAISE!r} or {WAIT!r}")
         if self.on_block not in (None, RAISE, TELL):
             raise TapPassConfigError(f"on_block={self.on_block!r} is unknown; use {RAISE!r} or {TELL!r}")
+
+    def of_call(self) -> dict[str, Any]:
+        """Return what they say of one call, as `Call` takes it."""
+        return {
+            "raise_on_redaction": self.raise_on_redaction,
+            "respect_breakglass": self.respect_breakglass,
+            "on_approval": self.on_approval,
+            "approval_timeout_s": self.approval_timeout_s,
+        }
 
     def over(self, outer: Options) -> Options:
         """Return these options, with the outer ones where these say nothing."""
