@@ -10,7 +10,7 @@ import os
 
 import pytest
 
-from scripts.environments import all_modules, needs, promised
+from scripts.environments import TESTS, all_modules, needs, promised
 
 # Set before any framework is imported: what reports to its maker would wait for a network that is not there.
 os.environ |= {
@@ -26,7 +26,9 @@ os.environ |= {
 }
 
 PROMISED = promised()
-collect_ignore = [str(module) for module in all_modules() if not PROMISED or not needs(module) <= PROMISED]
+# Folders too: a conftest.py in one may import its framework.
+FOLDERS = [path for path in TESTS.rglob("*") if path.is_dir() and needs(path)]
+collect_ignore = [str(path) for path in (*FOLDERS, *all_modules()) if not PROMISED or not needs(path) <= PROMISED]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("mcp")
-
 from tappass.testing import memory_plane
 from tests.adapters.mcp.bank import WAYS, Bank
 from tests.living import remote_plane
