@@ -64,13 +64,14 @@ def guard_mcp_client(
     """
     if unknown := sorted(set(asked) - set(GuardOptions.__annotations__)):
         raise TapPassConfigError(f"guard_mcp_client() knows no {', '.join(unknown)}")
+    told: dict[str, Any] = dict(asked)
     wanted = Wanted(
         server=server,
         max_age_s=max_age_s,
         vouched=frozenset(vouched),
         shared_names=frozenset(shared_names),
         audience=(audience or server) if correlate else "",
-        options=Options(**{option: asked.get(option) for option in Options.__struct_fields__}),
+        options=Options(**{option: told.get(option) for option in Options.__struct_fields__}),
         asked=asked,
     )
     if client is None:
