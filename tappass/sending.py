@@ -58,9 +58,8 @@ async def acall(
         ran,
         definition=definition,
         options=options,
-        show=show,
-        doubt=doubt,
     )
+    call.show, call.doubt = show, doubt
     if doubt == UNLISTED:
         # There is no definition that a person could look at.
         call.definition, call.action = None, msgspec.structs.replace(call.action, definition_digest="")

@@ -221,3 +221,80 @@ class PinMachine(RuleBasedStateMachine):
 
 PinMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
 TestPinMachine = PinMachine.TestCase
+
+
+def ask(plane: MemoryPlane, definition: ToolDefinition, *, doubt: str = "", number: list[int] = []) -> Decision:  # noqa: B006
+    """Ask for a tool as an MCP guard does."""
+    number.append(0)
+    engine = plane.plane.engine
+    action = Action(
+        kind="tool", name=definition.name, arguments={}, server=definition.server, definition_digest=digest(definition)
+    )
+    return engine.decide(
+        DecisionRequest(
+            action=action,
+            session_id=engine.open(Opening(name="doubt")).session_id,
+            task_id=f"tsk_doubt_{len(number)}",
+            capabilities=("scan_result", "redact_arguments"),
+            definition=definition,
+            doubt=doubt,
+        )
+    )
+
+
+@pytest.mark.parametrize("doubt", ["renamed", "text"])
+def test_a_doubt_that_a_person_can_settle_waits_for_one(doubt):
+    tool = ToolDefinition(name="pay", description="Pays.", server="bank")
+    with memory_plane() as plane:
+        assert violation(ask(plane, tool, doubt=doubt)) == "not_approved"
+        people = People(plane)
+        waits = people.pins.one("bank/pay")
+        assert waits.state == "pending"
+        people.pins.approve(ADA, waits, "looked at")
+        assert violation(ask(plane, tool, doubt=doubt)) == ""
+        plane.settings('[tools]\nmcp_integrity = "record"\n')
+        assert violation(ask(plane, ToolDefinition(name="other", server="bank"), doubt=doubt)) == ""
+
+
+@pytest.mark.parametrize("doubt", ["unlisted", "shadowed", "something from the future"])
+def test_a_doubt_that_nobody_can_settle_is_a_no_in_every_mode(doubt):
+    tool = ToolDefinition(name="pay", description="Pays.", server="bank")
+    with memory_plane() as plane:
+        assert violation(ask(plane, tool)) == ""
+        assert violation(ask(plane, tool, doubt=doubt)) == "not_approved"
+        plane.settings('[tools]\nmcp_integrity = "record"\n')
+        assert violation(ask(plane, tool, doubt=doubt)) == "not_approved"
+        assert violation(ask(plane, tool)) == ""
+
+
+def test_a_tool_under_another_name_is_known_by_the_rest_of_it():
+    tool = ToolDefinition(name="pay", description="Pays.", server="bank", listed={"title": "Pay"})
+    renamed = ToolDefinition(name="transfer", description="Pays.", server="bank", listed={"title": "Transfer"})
+    wordless = ToolDefinition(name="a", server="bank", listed={})
+    with memory_plane() as plane:
+        assert violation(ask(plane, tool)) == ""
+        decision = ask(plane, renamed)
+        assert violation(decision) == "not_approved"
+        assert "renamed" in decision.reason
+        # Of a description that says nothing, nothing can be told.
+        assert violation(ask(plane, wordless)) == ""
+        assert violation(ask(plane, ToolDefinition(name="b", server="bank", listed={}))) == ""
+        # Another server's tool is another tool.
+        assert violation(ask(plane, ToolDefinition(name="pay", description="Pays.", server="other", listed={}))) == ""
+
+
+def test_a_servers_own_tools_are_pinned_as_own_code():
+    tool = ToolDefinition(name="pay", description="Pays.", server="bank", package="bank")
+    changed = ToolDefinition(name="pay", description="Pays, and logs.", server="bank", package="bank")
+    with memory_plane() as plane:
+        assert violation(ask(plane, tool)) == ""
+        assert violation(ask(plane, changed)) == ""
+        plane.settings('[tools]\nintegrity = "first-use"\n')
+        assert violation(ask(plane, tool)) == ""
+        assert violation(ask(plane, changed)) == "hash_mismatch"
+
+
+def test_what_else_a_server_lists_is_part_of_the_digest_and_of_no_other_tools():
+    plain = ToolDefinition(name="pay", server="bank")
+    assert b"listed" not in canonical(plain)
+    assert digest(plain) != digest(ToolDefinition(name="pay", server="bank", listed={}))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, Unpack
 
 from tappass.errors import TapPassConfigError
-from tappass.ext import Opening, Options, Session, UnitOfWork, current_session, missing, opening_of
+from tappass.ext import GuardOptions, Options, Session, UnitOfWork, current_session, missing, opening_of
 
 try:
     import mcp
@@ -33,21 +33,12 @@ def guard_mcp_client(
     /,
     *,
     server: str = "",
-    url: str | None = None,
-    api_key: str | None = None,
-    name: str = "",
-    agent: str = "",
-    metadata: Mapping[str, Any] | None = None,
     max_age_s: float = 60.0,
-    on_block: str | None = None,
     vouched: Collection[str] = (),
     shared_names: Collection[str] = (),
     correlate: bool = True,
     audience: str = "",
-    raise_on_redaction: bool | None = None,
-    respect_breakglass: bool | None = None,
-    on_approval: str | None = None,
-    approval_timeout_s: float | None = None,
+    **asked: Unpack[GuardOptions],
 ) -> Any:
     """Govern a connection to an MCP server: its tools, resources and prompts, for as long as it lasts.
 
@@ -61,43 +52,27 @@ def guard_mcp_client(
     Args:
         client: an `mcp.Client` or an `mcp.ClientSession`, entered already or not.
         server: what you call this server, in rules (`mcp_server: billing`) and pins. Not what it calls itself.
-        url: the plane, if not the active session's; `api_key` goes to no other.
-        api_key: the key for that url.
-        name: what the session is called; as the server by default.
-        agent: who acts.
-        metadata: JSON values kept beside the log, readable in rules as `session.metadata`.
         max_age_s: how old a list of tools may be when one of them is called, in seconds; 0 reads it before each call.
-        on_block: `raise`, the default, or `tell`: a refused tool call is answered by a `CallToolResult` with
-            `is_error`, which the model can read. Approvals are raised in either case.
         vouched: tools whose words a person has looked at: they are listed whatever these hold.
         shared_names: names that may stand for tools of several servers.
         correlate: send the server a token that says where its calls belong.
         audience: how the server knows itself, for that token; `server` by default.
-        raise_on_redaction: raise RedactionApplied instead of handing over a redacted value.
-        respect_breakglass: go on under an emergency override instead of raising BreakGlassActive.
-        on_approval: `wait` holds a call until people have decided; `raise`, the default, raises ApprovalRequired.
-        approval_timeout_s: how long to wait, in seconds, before raising; None: until the approval expires.
+        asked: see `GuardOptions`. Told, a refused tool call is answered by a `CallToolResult` with `is_error`.
 
     Raises:
         TapPassConfigError: an option is wrong, or what is to be guarded is no client.
     """
-    options = Options(
-        raise_on_redaction=raise_on_redaction,
-        respect_breakglass=respect_breakglass,
-        on_approval=on_approval,
-        approval_timeout_s=approval_timeout_s,
-        on_block=on_block,
-    )
+    if unknown := sorted(set(asked) - set(GuardOptions.__annotations__)):
+        raise TapPassConfigError(f"guard_mcp_client() knows no {', '.join(unknown)}")
+    told: dict[str, Any] = dict(asked)
     wanted = Wanted(
         server=server,
-        url=url,
-        api_key=api_key,
-        opening=opening_of(name=name or server, kind="mcp", agent=agent, metadata=metadata),
         max_age_s=max_age_s,
         vouched=frozenset(vouched),
         shared_names=frozenset(shared_names),
         audience=(audience or server) if correlate else "",
-        options=options,
+        options=Options(**{option: told.get(option) for option in Options.__struct_fields__}),
+        asked=asked,
     )
     if client is None:
         return functools.partial(around, functools.partial(Guard, wanted))
@@ -109,14 +84,13 @@ class Wanted:
     """What a guard's caller asked for."""
 
     server: str
-    url: str | None
-    api_key: str | None = field(repr=False)
-    opening: Opening
     max_age_s: float
     vouched: Collection[str]
     shared_names: Collection[str]
     audience: str
     options: Options
+    # It may hold a key.
+    asked: GuardOptions = field(repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.server, str) or not self.server:
@@ -126,7 +100,16 @@ class Wanted:
 
     def unit(self) -> UnitOfWork:
         """Return the session of one connection, not opened yet."""
-        return UnitOfWork(self.opening, url=self.url, api_key=self.api_key, options=self.options, reraise=True)
+        asked = self.asked
+        opening = opening_of(
+            name=asked.get("name") or self.server,
+            kind="mcp",
+            agent=asked.get("agent") or "",
+            metadata=asked.get("metadata"),
+        )
+        return UnitOfWork(
+            opening, url=asked.get("url"), api_key=asked.get("api_key"), options=self.options, reraise=True
+        )
 
 
 class Guard:
