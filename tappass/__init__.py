@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tappass.wire.version import VERSION
 
 if TYPE_CHECKING:
+    from tappass_adapters.adk import guard_adk_agent, guard_adk_agent_async
     from tappass_adapters.fastapi import TapPassMiddleware, governed_action, governed_endpoint
     from tappass_adapters.langchain import guard_agent, guard_agent_async
     from tappass_adapters.temporal import TapPassPlugin, governed_workflow
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from tappass.wire.chat import ChatChunk, ChatResponse
     from tappass.wire.correlation import Correlation
     from tappass.wire.events import AuditEvent
-    from tappass_adapters.adk import guard_adk_agent, guard_adk_agent_async
 
 # Where each public name lives, an adapter's under its whole name; loaded when it is first asked for, so that
 # `import tappass` stays light.
