@@ -7,18 +7,20 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import anyio
 import anyio.to_thread
 import msgspec
 
+from tappass import interception
 from tappass.decorators import known_spec
-from tappass.enforcement.action import RAISE
+from tappass.enforcement.action import RAISE, Call
 from tappass.enforcement.drivers import adrive
 from tappass.enforcement.flow import enforce
 from tappass.enforcement.latch import Latch
 from tappass.enforcement.port import Plane
 from tappass.enforcement.projection import Encoders
 from tappass.enforcement.signature import CallSignature
-from tappass.errors import TapPassConfigError
+from tappass.errors import TapPassConfigError, TapPassConnectionError
 from tappass.plane.connect import connect
 from tappass.session.context import enter
 from tappass.session.registry import registry
@@ -115,19 +117,27 @@ class Executions:
         metadata = opening.metadata | {"started_in": opening.parent}
         return plane.sync.open(msgspec.structs.replace(opening, parent="", metadata=metadata))
 
-    async def close(self, opening: Opening, status: str) -> None:
+    async def close(self, opening: Opening, status: str, timeout_s: float) -> None:
         """Close an execution's session as completed, failed or suspended, durably; one that had none gets one first.
+
+        Args:
+            opening: which.
+            status: how.
+            timeout_s: how long to wait for a plane that keeps silent.
 
         Raises:
             TapPassConfigError: the session is another agent's, or there is no such status.
-            TapPassConnectionError: the plane cannot record it.
+            TapPassConnectionError: the plane cannot record it, or did not in that time.
         """
 
         def close() -> None:
             self._open(opening)
             self.plane().sync.close(opening.id, status)
 
-        await anyio.to_thread.run_sync(close)
+        with anyio.move_on_after(timeout_s) as scope:
+            await anyio.to_thread.run_sync(close, abandon_on_cancel=True)
+        if scope.cancelled_caught:
+            raise TapPassConnectionError(f"the session `{opening.id}` was not closed within {timeout_s:g} seconds")
 
     async def run(
         self,
@@ -151,8 +161,7 @@ class Executions:
             GovernanceDecision: the plane refused; nothing ran, or its result is withheld.
             TapPassConnectionError: the decision could not be recorded; nothing ran.
         """
-        call = step.call(session, tuple(args), {})
-        call.run = run
+        call = _call(session, step, tuple(args), run)
         call.task_id = task_id or call.task_id
         before = enter(session)
         try:
@@ -175,3 +184,24 @@ class Executions:
     async def owns(self, session: Session) -> bool:
         """Tell whether a session is on this plane."""
         return await anyio.to_thread.run_sync(self.plane) is session.plane
+
+
+def _call(session: Session, step: ToolSpec, args: tuple[Any, ...], run: Callable[..., Any]) -> Call:
+    try:
+        originals = step.signature.bind(args, {})
+    except TypeError as error:
+        raise TypeError(f"{step.name}() {error}") from None
+    call = interception.framework_call(
+        session,
+        "tool",
+        step.name,
+        originals,
+        run,
+        definition=step.definition(),
+        encoders=step.encoders,
+        options=step.options,
+        rebind=lambda changed: step.signature.rebind(args, {}, changed),
+    )
+    # By position, as whoever runs it passes them; by name they are for policy.
+    call.args, call.kwargs = args, {}
+    return call

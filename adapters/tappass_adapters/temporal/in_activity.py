@@ -20,6 +20,9 @@ from tappass_adapters.temporal.failures import Details, failure_of, refused_by_p
 from tappass_adapters.temporal.headers import Told, told_in
 from tappass_adapters.temporal.in_workflow import CLOSE, OPEN, WAIT
 
+# What a workflow waits at its end for a plane that is away; it is tried three times.
+_CLOSE_S = 5.0
+
 _PENDING, _AGREED = "pending", ("approved", "redeemed")
 
 
@@ -47,7 +50,7 @@ class Desk:
     async def close(self, session_id: str, parent: str, status: str) -> None:
         """Close an execution's session."""
         opening = self.opening(Told(session=session_id, parent=parent))
-        await self._failing(self.executions.close(opening, status))
+        await self._failing(self.executions.close(opening, status, _CLOSE_S))
 
     async def wait(self, told: dict[str, Any]) -> None:
         """Return once people have agreed to a held call (its `Details`); fail for good once they never will."""

@@ -38,8 +38,9 @@ WAITING = "tappass_waiting"
 OPEN, CLOSE, WAIT = "tappass_open", "tappass_close", "tappass_wait"
 OURS = (OPEN, CLOSE, WAIT)
 
-_TRY_S = timedelta(seconds=10)
-_CLOSE_S = timedelta(seconds=15)
+# Longer than the activities themselves take: a local activity that times out leaves its worker in disorder.
+_TRY_S = timedelta(seconds=60)
+_CLOSING = RetryPolicy(maximum_attempts=3)
 
 
 class InWorkflow(WorkflowInboundInterceptor):
@@ -259,7 +260,7 @@ class OutOfWorkflow(WorkflowOutboundInterceptor):
         try:
             if before is not None and before is not own:
                 await asyncio.shield(before)
-            await self._own(CLOSE, told, [status], RetryPolicy())
+            await self._own(CLOSE, told, [status], _CLOSING)
         except FailureError:
             workflow.logger.warning("the session %s could not be closed; it stays open in the log", told.session)
         finally:
@@ -271,7 +272,6 @@ class OutOfWorkflow(WorkflowOutboundInterceptor):
             activity,
             args=[told.session, told.parent, *args],
             start_to_close_timeout=_TRY_S,
-            schedule_to_close_timeout=_CLOSE_S if activity == CLOSE else None,
             retry_policy=retry,
         )
 

@@ -291,8 +291,8 @@ def test_nothing_runs_when_the_plane_cannot_be_reached(row, subject, job, monkey
     plane = subject.made.plane
     monkeypatch.setattr(plane.sync, "decide", gone)
     monkeypatch.setattr(plane.aio, "decide", agone, raising=False)
-    job.model.play(calls(IN))
     for asked in ({}, {"on_block": "tell"}):
+        job.model.play(calls(IN))
         with pytest.raises(TapPassConnectionError):
             row.run(job.with_(asked=asked))
     assert subject.tools.ran == []
