@@ -84,7 +84,7 @@ class Call:
     """One governed call: its action, what to run, and the clock that times it.
 
     `rebind` turns arguments that were changed by name into what is to be passed; `originals` are the arguments by
-    name before projection; `inspected` tells, once it is decided, whether its result will be.
+    name before projection; `scan` is, once it is decided, the obligation that its result is under.
     """
 
     __slots__ = (
@@ -95,13 +95,13 @@ class Call:
         "action",
         "args",
         "definition",
-        "inspected",
         "kwargs",
         "model",
         "originals",
         "rebind",
         "resume_token",
         "run",
+        "scan",
         "scope",
         "started_ns",
         "task_id",
@@ -143,7 +143,7 @@ class Call:
         self.started_ns = SYSTEM_CLOCK.monotonic_ns()
         self.model = ""
         self.usage: Usage | None = None
-        self.inspected = False
+        self.scan: ScanResult | None = None
 
     # What the call itself says, else its session: looked up where it matters, which is in few calls.
 
