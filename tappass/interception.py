@@ -117,7 +117,12 @@ class Interception:
     @property
     def inspected(self) -> bool:
         """Whether the result will be inspected: until `after` nobody may see any of it."""
-        return self._call is not None and self._call.inspected
+        return self._call is not None and self._call.scan is not None
+
+    @property
+    def must_be_inspected(self) -> bool:
+        """Whether the result is withheld where it cannot be inspected."""
+        return self._call is not None and self._call.scan is not None and self._call.scan.require
 
     def refused(self, error: TapPassError) -> str:
         """Return what the model is told of a refusal, where the guard tells; raise the refusal where it does not."""

@@ -86,9 +86,9 @@ class Call:
 
     `rebind` turns arguments that were changed by name into what is to be passed; `originals` are the arguments by
     name before projection. The result of an `unseen` call is shown to nobody here, so that it is refused where policy
-    asks for that; `inspected` tells, once it is decided, whether its result will be. `show` is how a result is shown
-    for inspection, None for any other than the usual way; `doubt` what speaks against the tool, as `DecisionRequest`
-    has it.
+    asks for that; `scan` is, once it is decided, the obligation that its result is under. `show` is how a result is
+    shown for inspection, None for any other than the usual way; `doubt` what speaks against the tool, as
+    `DecisionRequest` has it.
     """
 
     __slots__ = (
@@ -100,13 +100,13 @@ class Call:
         "args",
         "definition",
         "doubt",
-        "inspected",
         "kwargs",
         "model",
         "originals",
         "rebind",
         "resume_token",
         "run",
+        "scan",
         "scope",
         "show",
         "started_ns",
@@ -152,7 +152,7 @@ class Call:
         self.started_ns = SYSTEM_CLOCK.monotonic_ns()
         self.model = ""
         self.usage: Usage | None = None
-        self.inspected = False
+        self.scan: ScanResult | None = None
 
     # What the call itself says, else its session: looked up where it matters, which is in few calls.
 

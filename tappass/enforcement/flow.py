@@ -35,7 +35,7 @@ def enforce(call: Call) -> Flow[Any]:
         TapPassConnectionError: the decision could not be recorded; nothing ran.
     """
     decision = yield from admit(call)
-    call.inspected = scan_of(decision) is not None
+    call.scan = scan_of(decision)
     try:
         args, kwargs = bounded(call, decision)
         result = yield Run(call.run, args, kwargs, call.task_id)

@@ -39,17 +39,21 @@ class Agents:
             await task.abefore()
         unit = Child(above, agent.name, "agent")
         await unit.aopen()
-        self._open.setdefault(_key(context), []).append(_Run(unit, task))
+        self._open.setdefault(_key(context._invocation_context), []).append(_Run(unit, task))
 
     async def ends(self, agent: Any, context: Any, error: Exception | None) -> None:
         """Close an agent's session."""
-        runs = self._open.get(_key(context))
+        runs = self._open.get(_key(context._invocation_context))
         if runs:
             await self._aend(runs.pop(), error)
 
     def session(self, context: Any) -> Session:
         """Return the session for what an agent does in this context."""
-        runs = self._open.get(_key(context)) or self._named(context.invocation_id, context.agent_name)
+        return self.of(context._invocation_context)
+
+    def of(self, invocation: Any) -> Session:
+        """Return the session for what an agent does in this invocation."""
+        runs = self._open.get(_key(invocation)) or self._named(invocation.invocation_id, _name(invocation))
         return runs[-1].unit.session if runs else self._guard.session
 
     def paused(self, session: Session, error: ApprovalRequired) -> None:
@@ -95,8 +99,12 @@ class Agents:
         return active if active is not None and active.plane is self._guard.session.plane else self._guard.session
 
 
-def _key(context: Any) -> tuple[str, str, str]:
-    return context.invocation_id, getattr(context._invocation_context, "branch", None) or "", context.agent_name
+def _name(invocation: Any) -> str:
+    return getattr(invocation.agent, "name", None) or ""
+
+
+def _key(invocation: Any) -> tuple[str, str, str]:
+    return invocation.invocation_id, getattr(invocation, "branch", None) or "", _name(invocation)
 
 
 def _delegated(agent: Any, context: Any) -> tuple[str, dict[str, Any]] | None:

@@ -11,7 +11,7 @@ from google.genai.types import Content, Part
 
 from tappass.errors import TapPassError
 from tappass.ext import ModelCall, Session, tell
-from tappass_adapters.adk import messages
+from tappass_adapters.adk import code, messages
 from tappass_adapters.adk.plugin import speaking
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Models:
         self._asking: set[int] = set()
 
     def expect(self, context: Any, request: Any) -> None:
-        """Stand before the model of the agent that asks, until the unit ends."""
+        """Stand before the model of the agent that asks, and before what runs its code, until the unit ends."""
         agent = context._invocation_context.agent
         self._expected[id(request)] = (request, self._guard.agents.session(context))
         model = agent.canonical_model
@@ -37,6 +37,10 @@ class Models:
         if id(owner) not in self._known:
             self._known[id(owner)] = owner
             self._guard.arm(owner, "generate_content_async", _around)
+        executor = getattr(agent, "code_executor", None)
+        if executor is not None and id(executor) not in self._known:
+            self._known[id(executor)] = executor
+            self._guard.arm(executor, "execute_code", code.around)
 
     async def ask(self, model: Any, original: Any, request: Any, stream: bool) -> AsyncIterator[LlmResponse]:
         """Make one model call: decided, redacted, recorded.
@@ -81,16 +85,18 @@ async def _heard(call: ModelCall, source: AsyncIterator[LlmResponse]) -> AsyncIt
         if (aclose := getattr(source, "aclose", None)) is not None:
             await aclose()
     whole = [response for response in held if not response.partial] or held
-    parts = [part for response in whole for part in _parts(response) if part.text]
-    texts = [part.text for part in parts]
+    said = [part for response in whole for part in _parts(response) if part.text]
+    # Joined: what is to be found may lie across two parts.
+    kinds = [[part for part in said if bool(part.thought) is thought] for thought in (False, True)]
+    texts = ["".join(part.text for part in parts) for parts in kinds if parts]
     clean = await call.aafter(texts)
-    if not held:
-        return
     if clean != texts:
         # What came in pieces came unredacted.
         held = whole
-        for part, text in zip(parts, clean, strict=True):
-            part.text = text
+        for parts, text in zip([parts for parts in kinds if parts], clean, strict=True):
+            parts[0].text = text
+            for part in parts[1:]:
+                part.text = ""
     for response in held:
         yield response
 

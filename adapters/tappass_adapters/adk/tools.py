@@ -83,7 +83,7 @@ async def _whole(tool: Any, given: dict[str, Any], run: Any, definition: ToolDef
     """Run a tool that is a generator, whose items ADK hands on as they come: nothing of it may be under inspection."""
     call = Interception(tool.name, given, definition=definition, session=session)
     changed = await call.abefore()
-    if call.inspected:
+    if call.must_be_inspected:
         error = TapPassConfigError(
             f"`{tool.name}` was not run: policy inspects its result, and ADK hands on what a generator yields before "
             "anybody could; return the result instead"

@@ -509,7 +509,7 @@ def test_a_cancelled_task_ends_its_work_and_its_session(tappass_plane, audit_eve
         await client.cancel_task(CancelTaskRequest(id=task.id))
         # Older versions answer before they have written it down.
         with anyio.fail_after(20):
-            while (await client.get_task(GetTaskRequest(id=task.id))).status.state != TaskState.TASK_STATE_CANCELED:
+            while (await client.get_task(GetTaskRequest(id=task.id))).status.state != TaskState.TASK_STATE_CANCELED:  # noqa: ASYNC110
                 await anyio.sleep(0.01)
         await client.close()
         await eventually(lambda: len(ended) == 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import anyio
@@ -9,7 +10,7 @@ from google.adk.agents import LlmAgent, RunConfig
 from google.adk.agents.run_config import StreamingMode
 from google.adk.models import Gemini
 from google.adk.runners import InMemoryRunner
-from google.genai import Client, types
+from google.genai import types
 
 import tests.adapters.scripted_gemini
 from tappass import guard_adk_agent, guard_adk_agent_async
@@ -20,20 +21,12 @@ assert tests.adapters.scripted_gemini
 CONFIRM = "adk_request_confirmation"
 
 
-class Scripted(Gemini):
-    """Gemini at the job's own server: parallel jobs have one each, which an environment variable could not say."""
-
-    url: str = ""
-
-    @property
-    def api_client(self) -> Any:
-        return Client(api_key="x", vertexai=False, http_options=types.HttpOptions(base_url=self.url))
-
-
 def runner_of(job: Job) -> Any:
     """Return the job's runner: the same again for a run that goes on."""
     if "runner" not in job.keep:
-        model = Scripted(model="scripted-1", url=job.model.url)
+        # Taken from tests before they begin; the client insists on one.
+        os.environ["GOOGLE_API_KEY"] = "x"
+        model = Gemini(model="scripted-1", base_url=job.model.url)
         agent = LlmAgent(name="helper", model=model, instruction="help", tools=list(job.tools))
         job.keep["runner"] = runner = InMemoryRunner(agent=agent, app_name="app")
         runner.auto_create_session = True
