@@ -59,8 +59,8 @@ def told_of(info: workflow.Info, mark: Mark) -> Told:
     """
     parts = [info.namespace, info.workflow_id, info.first_execution_run_id]
     if info.cron_schedule:
-        # Not the run id, which a reset changes.
-        parts.append(info.original_execution_run_id)
+        # Not the run id, which a reset changes; early versions of the SDK know no other.
+        parts.append(getattr(info, "original_execution_run_id", "") or info.run_id)
     return Told(
         session=derived_id("ses", "temporal", *parts),
         parent=told_in(info.headers).parent,

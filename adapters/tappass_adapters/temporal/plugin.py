@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from temporalio import client, worker
 from temporalio.converter import DataConverter
-from temporalio.plugin import SimplePlugin
+from temporalio.service import ConnectConfig, ServiceClient
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from tappass.errors import TapPassConfigError
@@ -21,7 +23,7 @@ from tappass_adapters.temporal.marking import mark_of
 _PASSED = ("tappass", "tappass_adapters")
 
 
-class TapPassPlugin(SimplePlugin):
+class TapPassPlugin(client.Plugin, worker.Plugin):
     """Governs the activities of every worker of the client that it is given to: `Client.connect(..., plugins=[it])`.
 
     The activities of a `@governed_workflow` belong to its execution's session; those of other workflows to the
@@ -55,18 +57,28 @@ class TapPassPlugin(SimplePlugin):
         options = Options(raise_on_redaction=raise_on_redaction, respect_breakglass=respect_breakglass)
         self._desk = Desk(Executions(url, api_key, options), agent)
         self._governor = Governor(self._desk, approval_poll_s)
-        super().__init__(
-            "tappass",
-            interceptors=[self._governor],
-            activities=self._desk.activities(),
-            workflow_runner=_passing,
-        )
+
+    def name(self) -> str:
+        """Return what servers and other plugins call it."""
+        return "tappass"
+
+    # At the client.
 
     def configure_client(self, config: client.ClientConfig) -> client.ClientConfig:
         """Add the client's interceptor; it reads failures as this client does."""
-        configured = super().configure_client(config)
-        self._governor.converter = configured.get("data_converter", DataConverter.default)
-        return configured
+        self._governor.converter = config.get("data_converter", DataConverter.default)
+        config["interceptors"] = [*config.get("interceptors", ()), self._governor]
+        return config
+
+    async def connect_service_client(
+        self,
+        config: ConnectConfig,
+        next: Callable[[ConnectConfig], Awaitable[ServiceClient]],  # noqa: A002
+    ) -> ServiceClient:
+        """Connect as it is."""
+        return await next(config)
+
+    # At the worker.
 
     def configure_worker(self, config: worker.WorkerConfig) -> worker.WorkerConfig:
         """Add the interceptors and the plugin's own activities.
@@ -76,7 +88,7 @@ class TapPassPlugin(SimplePlugin):
                 worker takes no activities that are not local.
         """
         self._check(config.get("workflows") or ())
-        given = [*config["client"].config(active_config=True)["interceptors"], *(config.get("interceptors") or ())]
+        given = [*_interceptors(config["client"]), *(config.get("interceptors") or ())]
         if any(isinstance(each, Governor) and each is not self._governor for each in given):
             raise TapPassConfigError("a TapPassPlugin governs this worker already; give one, to the client")
         if config.get("no_remote_activities") and any(map(mark_of, config.get("workflows") or ())):
@@ -84,12 +96,34 @@ class TapPassPlugin(SimplePlugin):
                 "a worker of governed workflows needs activities that are not local, to wait for people in; "
                 "leave no_remote_activities out"
             )
-        return super().configure_worker(config)
+        if self._governor not in given:
+            config["interceptors"] = [*(config.get("interceptors") or ()), self._governor]
+        config["activities"] = [*(config.get("activities") or ()), *self._desk.activities()]
+        config["workflow_runner"] = _passing(config.get("workflow_runner"))
+        return config
+
+    async def run_worker(self, worker: worker.Worker, next: Callable[[worker.Worker], Awaitable[None]]) -> None:  # noqa: A002
+        """Run as it is."""
+        await next(worker)
 
     def configure_replayer(self, config: worker.ReplayerConfig) -> worker.ReplayerConfig:
         """Add what replaying a governed history needs."""
         self._check(config.get("workflows") or ())
-        return super().configure_replayer(config)
+        config["interceptors"] = [*(config.get("interceptors") or ()), self._governor]
+        config["workflow_runner"] = _passing(config.get("workflow_runner"))
+        return config
+
+    def run_replayer(
+        self,
+        replayer: worker.Replayer,
+        histories: AsyncIterator[client.WorkflowHistory],
+        next: Callable[  # noqa: A002
+            [worker.Replayer, AsyncIterator[client.WorkflowHistory]],
+            AbstractAsyncContextManager[AsyncIterator[worker.WorkflowReplayResult]],
+        ],
+    ) -> AbstractAsyncContextManager[AsyncIterator[worker.WorkflowReplayResult]]:
+        """Replay as it is."""
+        return next(replayer, histories)
 
     def _check(self, workflows: Any) -> None:
         for each in workflows:
@@ -131,6 +165,15 @@ class Governor(client.Interceptor, worker.Interceptor):
     ) -> type[worker.WorkflowInboundInterceptor]:
         """Stand around a workflow."""
         return self._in_workflow
+
+
+def _interceptors(connected: Any) -> list[Any]:
+    """Return a client's interceptors, those that plugins added included."""
+    try:
+        config = connected.config(active_config=True)
+    except TypeError:  # before 1.21 a client knew no other
+        config = connected.config()
+    return list(config["interceptors"])
 
 
 def _passing(runner: worker.WorkflowRunner | None) -> worker.WorkflowRunner:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+from importlib.metadata import version as version_of
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,10 @@ from tests.adapters.temporal import workflows as w
 
 pytestmark = pytest.mark.anyio
 
+# Written by temporalio 1.35. An SDK replays what it or an older one wrote, and writes this one otherwise by now.
+NEWER = {"cancelled"} if version_of("temporalio").split(".")[:2] < ["1", "35"] else set()
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
+REPLAYED = [path for path in HISTORIES if path.stem not in NEWER]
 ADDED = "await workflow.execute_activity(extra, start_to_close_timeout=S)"
 
 
@@ -62,19 +66,19 @@ def test_there_is_a_history_of_each_thing_that_may_happen():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("history", HISTORIES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("history", REPLAYED, ids=lambda path: path.stem)
 async def test_a_history_replays(history):
     assert await replay(history, governed(workflows)) is None
 
 
-@pytest.mark.parametrize("history", HISTORIES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("history", REPLAYED, ids=lambda path: path.stem)
 async def test_a_history_replays_with_a_newer_patch_version(history, monkeypatch):
     monkeypatch.setattr(version, "VERSION", "0.6.99")
     monkeypatch.setattr(tappass, "__version__", "0.6.99")
     assert await replay(history, governed(workflows)) is None
 
 
-@pytest.mark.parametrize("history", HISTORIES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("history", REPLAYED, ids=lambda path: path.stem)
 async def test_a_history_replays_with_an_activity_added_behind_a_patch(history, tmp_path, monkeypatch):
     module = later(tmp_path, monkeypatch, f'if workflow.patched("more"): {ADDED}')
     assert await replay(history, governed(module)) is None

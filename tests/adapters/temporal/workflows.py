@@ -8,9 +8,8 @@ import json
 import os
 import threading
 import time
-from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, Sequence  # noqa: UP035 - the oldest temporalio knows a dynamic activity by this one
 
 from temporalio import activity, workflow
 from temporalio.common import RawValue, RetryPolicy
