@@ -25,10 +25,14 @@ def request(error: ApprovalRequired, tool_name: str, context: Any) -> dict[str, 
 
 
 def pauses(guard_runner: Any, context: Any) -> bool:
-    """Tell whether a run may pause here and be resumed: not when live, and not in an agent that is a tool."""
+    """Tell whether a run may pause here and be resumed: not when live, nor in an agent that is a tool.
+
+    Nor does ADK ask again where the call was confirmed already; answered once more, it makes the call once more.
+    """
     invocation = context._invocation_context
     return (
         bool(getattr(context, "function_call_id", ""))
+        and context.tool_confirmation is None
         and invocation.live_request_queue is None
         and guard_runner is not None
         and invocation.session_service is guard_runner.session_service

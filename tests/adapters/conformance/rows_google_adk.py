@@ -9,6 +9,7 @@ import anyio
 from google.adk.agents import LlmAgent, RunConfig
 from google.adk.agents.run_config import StreamingMode
 from google.adk.models import Gemini
+from google.adk.plugins.plugin_manager import PluginManager
 from google.adk.runners import InMemoryRunner
 from google.genai import types
 
@@ -67,12 +68,8 @@ class Adk(Row):
     def fingerprint(self, job: Job) -> Any:
         runner = runner_of(job)
         job.keep["tools"] = job.tools
-        return (
-            [*runner.plugin_manager.plugins],
-            {**vars(type(runner.plugin_manager))},
-            {**vars(runner.agent.model)},
-            runner.agent,
-        )
+        put_on_them = ("generate_content_async" in vars(runner.agent.model), PluginManager.__init__)
+        return [*runner.plugin_manager.plugins], put_on_them, [*runner.agent.tools], runner.agent.before_tool_callback
 
 
 class Run(Adk):

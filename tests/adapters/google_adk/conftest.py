@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import gc
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.adapters.conformance.conftest import _connections_to_the_model_end_with_their_test
 from tests.adapters.google_adk.gemini import Gemini
 from tests.contract.conftest import PLANES
+
+__all__ = ["_connections_to_the_model_end_with_their_test"]
 
 POLICY = """
     version: 1
@@ -30,15 +31,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.filterwarnings("ignore:.*:UserWarning"))
             item.add_marker(pytest.mark.filterwarnings("ignore:.*:DeprecationWarning"))
             item.add_marker(pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"))
-
-
-@pytest.fixture(autouse=True)
-def _connections_to_the_model_end_with_their_test() -> Iterator[None]:
-    yield
-    with warnings.catch_warnings():
-        # Its client leaves them to the collector.
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 @pytest.fixture(params=["embedded-memory", "remote-sqlite"])

@@ -1,0 +1,19 @@
+"""What frameworks leave to the garbage collector is collected in the test that left it."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _connections_to_the_model_end_with_their_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if (job := request.node.funcargs.get("job")) is not None:
+        job.keep.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
