@@ -13,6 +13,7 @@ from tappass.wire.version import VERSION
 
 if TYPE_CHECKING:
     from tappass_adapters.adk import guard_adk_agent, guard_adk_agent_async
+    from tappass_adapters.crewai import guard_crew, guard_crew_async
     from tappass_adapters.fastapi import TapPassMiddleware, governed_action, governed_endpoint
     from tappass_adapters.langchain import guard_agent, guard_agent_async
     from tappass_adapters.mcp import TapPassMCPMiddleware, guard_mcp_client
@@ -81,6 +82,8 @@ _HOMES = {
     "guard_adk_agent_async": "tappass_adapters.adk",
     "guard_agent": "tappass_adapters.langchain",
     "guard_agent_async": "tappass_adapters.langchain",
+    "guard_crew": "tappass_adapters.crewai",
+    "guard_crew_async": "tappass_adapters.crewai",
     "guard_mcp_client": "tappass_adapters.mcp",
     "join_correlation": "peers",
     "resume": "resuming",
@@ -93,6 +96,8 @@ _HOMES = {
 
 # The adapter that governs a framework's tool objects, by the class that they derive from.
 _TOOL_ADAPTERS: dict[str, str] = {
+    "crewai.tools.base_tool.BaseTool": "tappass_adapters.crewai.tools",
+    "crewai.tools.structured_tool.CrewStructuredTool": "tappass_adapters.crewai.tools",
     "google.adk.tools.base_tool.BaseTool": "tappass_adapters.adk_tools",
     "langchain_core.tools.base.BaseTool": "tappass_adapters.langchain_tools",
 }
@@ -148,6 +153,8 @@ __all__ = [
     "guard_adk_agent_async",
     "guard_agent",
     "guard_agent_async",
+    "guard_crew",
+    "guard_crew_async",
     "guard_mcp_client",
     "join_correlation",
     "resume",

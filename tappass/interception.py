@@ -139,6 +139,7 @@ class ModelCall(Interception):
         messages: OpenAI's shape where the framework's own can be put that way; JSON types.
         tools: the tools offered, as the framework describes them.
         parameters: what else is sent (`temperature`, …).
+        metadata: who asks, as the framework names agents and tasks; readable in rules as `args.metadata`.
         options: what the guard's caller asked for.
         session: where the call belongs, if not to the active session.
         fixed: the framework cannot be given other messages.
@@ -153,6 +154,7 @@ class ModelCall(Interception):
         *,
         tools: Iterable[Any] = (),
         parameters: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
         options: Options | None = None,
         session: Session | None = None,
         fixed: bool = False,
@@ -163,7 +165,7 @@ class ModelCall(Interception):
             "prompt": prompt_text(told),
             "messages": list(told),
             "tools": list(tools),
-            "metadata": {},
+            "metadata": dict(metadata or {}),
             "parameters": dict(parameters or {}),
         }
         super().__init__(model, arguments, options=options, session=session, fixed=fixed)
