@@ -21,7 +21,7 @@ from tappass.session.session import SUSPENDED, Options, Session
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
-_guard: ContextVar[Guard[Any] | None] = ContextVar("tappass_guard", default=None)
+_guards: ContextVar[tuple[Guard[Any], ...]] = ContextVar("tappass_guards", default=())
 
 
 class GuardOptions(TypedDict, total=False):
@@ -53,9 +53,13 @@ class GuardOptions(TypedDict, total=False):
 _OPTIONS = ("raise_on_redaction", "respect_breakglass", "on_approval", "approval_timeout_s", "on_block")
 
 
-def current_guard() -> Guard[Any] | None:
-    """Return the innermost guard that is active here: hooks of one further out have nothing to say."""
-    return _guard.get()
+def current_guard(of: type[Guard[Any]] | None = None) -> Guard[Any] | None:
+    """Return the innermost guard that is active here: hooks of one further out have nothing to say.
+
+    Args:
+        of: an adapter's class: the innermost of its guards, whatever guards of other frameworks stand in between.
+    """
+    return next((guard for guard in reversed(_guards.get()) if of is None or isinstance(guard, of)), None)
 
 
 class Guard(Unit, Generic[T]):
@@ -140,16 +144,16 @@ class Guard(Unit, Generic[T]):
     def active(self) -> Iterator[None]:
         """Make the session the active one, with the framework's hooks."""
         with super().active():
-            before = _guard.get()
-            if before is self:
+            before = _guards.get()
+            if self in before:
                 yield
                 return
-            _guard.set(self)
+            _guards.set((*before, self))
             try:
                 with self.hooks():
                     yield
             finally:
-                _guard.set(before)
+                _guards.set(before)
 
     def foresee(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """See whether this goes on from an approval."""

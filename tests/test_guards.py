@@ -76,7 +76,7 @@ class ToyGuard(Guard[Toy]):
     @contextlib.contextmanager
     def hooks(self) -> Any:
         def before(name: str, arguments: dict[str, Any]) -> Any:
-            assert current_guard() is self
+            assert current_guard(ToyGuard) is self
             call = Interception(name, arguments)
             try:
                 return call, call.before()
@@ -267,6 +267,19 @@ def test_a_refusal_in_an_inner_guard_is_brought_back_by_the_outer_one(plane, aud
     with pytest.raises(PolicyBlockError):
         guarding(OtherGuard, swallowing, {})()
     assert statuses(audit_events) == ["failed", "failed"]
+
+
+def test_a_guard_speaks_through_guards_of_other_frameworks_and_not_through_its_own(plane):
+    class OtherGuard(Guard[Toy]):
+        guard = "guard_other"
+
+    with guard_toy(Toy()), OtherGuard(Toy(), {}), pytest.raises(PolicyBlockError):
+        assert isinstance(current_guard(ToyGuard), ToyGuard)
+        assert isinstance(current_guard(), OtherGuard)
+        with guard_toy(Toy()) as inner:
+            assert current_guard(ToyGuard).session is inner.session
+            inner.kickoff(OUT)
+    assert current_guard() is None
 
 
 def test_a_child_session_shares_the_guards_refusals(plane, audit_events):

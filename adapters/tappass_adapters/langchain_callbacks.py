@@ -39,7 +39,7 @@ class GuardCallbacks(BaseCallbackHandler):
 
     def _silent(self) -> bool:
         """Tell whether another guard, further in, speaks for what happens here."""
-        return current_guard() not in (None, self._guard)
+        return current_guard(type(self._guard)) not in (None, self._guard)
 
     # Tools that were not governed beforehand.
 

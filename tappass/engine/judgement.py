@@ -225,6 +225,7 @@ def facts_of(
         agent_framework=opened.framework,
         session_id=record.session_id,
         session_name=record.name,
+        sessions_around=opened.around,
         session_mode=record.mode,
         session_metadata=opened.metadata,
         session_implicit=opened.implicit,

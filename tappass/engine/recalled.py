@@ -27,6 +27,10 @@ _ROW = (
 )
 
 
+# Rules for sessions look so far up.
+_DEEPEST = 32
+
+
 @dataclass(frozen=True, slots=True)
 class Open:
     """An open session, with everything a decision in it needs."""
@@ -38,6 +42,8 @@ class Open:
     implicit: bool
     leaf: AuditEvent
     """What every leaf of this session has in common."""
+    around: tuple[str, ...] = ()
+    """The names of the sessions that it lies beneath, the nearest first."""
     recalled: bool = False
     """It was read from its row: another process may have opened it, and may close it."""
 
@@ -73,7 +79,15 @@ class Recall:
             openings=openings,
         )
         told = msgspec.json.decode(metadata) if metadata else {}
-        return Open(record, pipeline, agent[2], told, bool(implicit), common(self._leaves, record), True), status
+        above = self(parent) if parent else None
+        around = within(above[0] if above is not None else None)
+        leaf = common(self._leaves, record)
+        return Open(record, pipeline, agent[2], told, bool(implicit), leaf, around, True), status
+
+
+def within(parent: Open | None) -> tuple[str, ...]:
+    """Return the names of the sessions around one whose parent this is, the nearest first."""
+    return (parent.record.name, *parent.around)[:_DEEPEST] if parent is not None else ()
 
 
 def audit_url(pipeline: Pipeline, session_id: str) -> str:

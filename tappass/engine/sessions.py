@@ -21,6 +21,7 @@ from tappass.engine.recalled import (
     mode_under,
     stored,
     told_of,
+    within,
 )
 from tappass.engine.store.ahead import Ask
 from tappass.engine.store.port import Store, Tx
@@ -143,6 +144,7 @@ class Sessions:
         name = opening.agent or pipeline.settings.agent.name or DEFAULT_AGENT
         told["agent"] = name
         body = stored(pipeline, told)
+        around = within(self.known(opening.parent) if opening.parent else None)
 
         def write(tx: Tx) -> Open:
             agent_uuid, tier, framework = self._agent(tx, name)
@@ -159,7 +161,7 @@ class Sessions:
             )
             leaf = common(self._leaves, record)
             self._write(tx, opening, record, leaf, body, told["metadata"])
-            return Open(record, pipeline, framework, told["metadata"], opening.implicit, leaf)
+            return Open(record, pipeline, framework, told["metadata"], opening.implicit, leaf, around)
 
         return self._remember(self._store.run(write))
 
@@ -252,7 +254,7 @@ class Sessions:
             openings=openings,
         )
         leaf = common(self._leaves, record)
-        return Open(record, pipeline, known.framework, known.metadata, known.implicit, leaf)
+        return Open(record, pipeline, known.framework, known.metadata, known.implicit, leaf, known.around)
 
     def find(self, session_id: str) -> Open:
         """Return an open session.

@@ -356,3 +356,19 @@ def test_the_ending_says_whether_the_result_was_masked(plane, face, streamed):
     assert masked.findings == flagged.findings == ("EMAIL:1", "IP_ADDRESS:1")
     assert (masked.obligations, masked.details) == (("redact_result",), {"masked": "EMAIL"})
     assert (flagged.obligations, flagged.details) == ((), {})
+
+
+def test_a_rule_for_a_session_holds_in_the_sessions_beneath_it(plane, face):
+    plane.policy("version: 1\nrules:\n  - {id: no, session: payroll*, tool: pay_out, effect: block}")
+    ran = []
+    pay = face.tool(lambda: ran.append(1), name="pay_out")
+
+    async def scenario():
+        async with face.session(name="payroll-may"), face.session(name="helper"), face.session(name="deeper"):
+            with pytest.raises(PolicyBlockError, match="no"):
+                await face.call(pay)
+        async with face.session(name="helper"):
+            await face.call(pay)
+
+    face.run(scenario)
+    assert ran == [1]

@@ -35,10 +35,10 @@ def speaking(context: Any = None) -> AdkGuard | None:
     """
     from tappass_adapters.adk.guard import AdkGuard
 
-    guard = current_guard()
+    guard = current_guard(AdkGuard)
     if isinstance(guard, AdkGuard):
         return guard
-    return _guards.get(getattr(context, "invocation_id", "")) if guard is None else None
+    return _guards.get(getattr(context, "invocation_id", ""))
 
 
 class GuardPlugin(BasePlugin):

@@ -22,6 +22,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         name: the tool's or the model's.
         server: the MCP server that offers the tool, "" if none does.
         arguments: JSON types by name.
+        sessions_around: the names of the sessions around it, the nearest first.
         now_ns: nanoseconds since 1970, UTC.
         budget: what is spent, as `session.usd`; what is not there makes a rule that reads it block.
         findings: what was seen in the arguments; `where` starts with the argument's name.
@@ -37,6 +38,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     agent_framework: str = ""
     session_id: str = ""
     session_name: str = ""
+    sessions_around: tuple[str, ...] = ()
     session_mode: str = ""
     session_metadata: dict[str, Any] = {}
     session_implicit: bool = False

@@ -22,7 +22,7 @@ from tappass.wire.decisions import BLOCK
 _MOST_PLANS = 4096
 _MOST_VERDICTS = 256
 
-_Call: TypeAlias = tuple[str, str, str, str, str]
+_Call: TypeAlias = tuple[str, str, str, str, tuple[str, ...]]
 _Getters: TypeAlias = tuple[tuple[str, Callable[[Facts], Any]], ...]
 _Outcome: TypeAlias = tuple[int, frozenset[str], str]
 _NONE_SEEN: frozenset[str] = frozenset()
@@ -102,7 +102,7 @@ class Policy:
             facts.name,
             facts.server,
             facts.agent_name if self._by_agent else "",
-            facts.session_name if self._by_session else "",
+            (facts.session_name, *facts.sessions_around) if self._by_session else (),
         )
         plan = self._plans.get(call) or self._plan(call)
         if plan is None:
@@ -128,14 +128,15 @@ class Policy:
         return tuple(rule for rule in self._index[kind].candidates(name) if _serves(rule, kind, server))
 
     def _plan(self, call: _Call) -> _Plan | None:
-        kind, name, server, agent, session = call
+        kind, name, server, agent, sessions = call
         if kind not in self._index:
             return None
         rules = tuple(
             rule
             for rule in self.rules_for(kind, name, server)
             if (not rule.agent or globs.matches(rule.agent, agent))
-            and (not rule.session or globs.matches(rule.session, session))
+            # Beneath a session its rules go on: whoever delegates does not leave them behind.
+            and (not rule.session or any(globs.matches(rule.session, session) for session in sessions))
         )
         place = PROMPT if kind == LLM else ARGUMENTS
         conditional = tuple((n, self._conditions[rule.id]) for n, rule in enumerate(rules) if rule.when)
