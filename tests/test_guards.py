@@ -273,7 +273,7 @@ def test_a_guard_speaks_through_guards_of_other_frameworks_and_not_through_its_o
     class OtherGuard(Guard[Toy]):
         guard = "guard_other"
 
-    with guard_toy(Toy()), OtherGuard(Toy(), {}), pytest.raises(PolicyBlockError):
+    with pytest.raises(PolicyBlockError), guard_toy(Toy()), OtherGuard(Toy(), {}):
         assert isinstance(current_guard(ToyGuard), ToyGuard)
         assert isinstance(current_guard(), OtherGuard)
         with guard_toy(Toy()) as inner:
