@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import collections.abc
+import contextlib
 import json
 import os
 import threading
 import time
+import typing
 from datetime import timedelta
-from typing import Any, Sequence  # noqa: UP035 - the oldest temporalio knows a dynamic activity by this one
+from typing import Any
 
 from temporalio import activity, workflow
 from temporalio.common import RawValue, RetryPolicy
@@ -116,9 +119,16 @@ async def read_customer(number: int) -> str:
     return "write to ada@example.com"
 
 
-@activity.defn(dynamic=True)
-async def anything(args: Sequence[RawValue]) -> str:
+async def anything(args: Any) -> str:
     return note(activity.info().activity_type, len(args))
+
+
+for sequence in (collections.abc.Sequence, vars(typing)["Sequence"]):
+    # By which of the two a dynamic activity is known has changed with the SDK.
+    anything.__annotations__["args"] = sequence[RawValue]
+    with contextlib.suppress(TypeError):
+        activity.defn(dynamic=True)(anything)
+        break
 
 
 @activity.defn
