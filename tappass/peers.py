@@ -85,13 +85,13 @@ class Joining(UnitOfWork):
         self._signature: inspect.Signature | None = None
         self._record: SessionRecord | None = None
 
-    def brings_token(self) -> bool:
-        """Tell whether a token came along, whether or not it holds.
+    def brought(self) -> str | None:
+        """Return the token that came along, whether or not it holds.
 
         Raises:
             CorrelationRefused: what stands in its place is none.
         """
-        return token_in(self._carrier) is not None
+        return token_in(self._carrier)
 
     def _token(self) -> str | None:
         if isinstance(self._carrier, str) and self._signature is None:

@@ -98,6 +98,7 @@ class JoiningExecutor(AgentExecutor):
             "api_key": api_key,
             "options": options,
         }
+        self._running: dict[str, Joining] = {}
         self.contexts = _Contexts(self, contexts or SimpleRequestContextBuilder())
 
     def unit(self, call_context: Any, request: Any, *, required: bool | None = None) -> Joining:
@@ -121,7 +122,11 @@ class JoiningExecutor(AgentExecutor):
         try:
             unit = context.call_context.state.pop(_UNIT, None) or self.unit(context.call_context, context)
             async with unit:
-                await self._executor.execute(context, events)
+                self._running[context.task_id] = unit
+                try:
+                    await self._executor.execute(context, events)
+                finally:
+                    self._running.pop(context.task_id, None)
         except ApprovalRequired as held:
             if events.answered:
                 raise protocol_error(held) from held
@@ -130,9 +135,16 @@ class JoiningExecutor(AgentExecutor):
             raise protocol_error(error) or error from error
 
     async def cancel(self, context: Any, event_queue: Any) -> None:
-        """Have the agent cancel its work, in the session of whoever asks for that."""
+        """Have the agent cancel its work, in the session of that work, or of whoever asks for it."""
         try:
-            async with self.unit(context.call_context, context, required=False):
+            unit = self.unit(context.call_context, context, required=False)
+            running = self._running.get(context.task_id)
+            if running is not None and unit.brought() in (None, running.brought()):
+                # No plane is asked: below 1.2 the SDK ends a task's events meanwhile, and the agent's word is lost.
+                with running.active():
+                    await self._executor.cancel(context, event_queue)
+                return
+            async with unit:
                 await self._executor.cancel(context, event_queue)
         except TapPassError as error:
             raise protocol_error(error) or error from error

@@ -134,7 +134,7 @@ class TapPassMiddleware:
             **self._plane,
         )
         async with contextlib.AsyncExitStack() as units:
-            if not tokens or joining.brings_token():
+            if not tokens or joining.brought() is not None:
                 exchange.session = await units.enter_async_context(joining)
             if tokens:
                 exchange.session = await units.enter_async_context(self._resumed(tokens))

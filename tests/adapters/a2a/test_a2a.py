@@ -483,7 +483,8 @@ def test_a_call_that_waits_for_people_has_the_task_wait_and_runs_when_asked_agai
         anyio.run(scenario, place)
 
 
-def test_a_cancelled_task_ends_its_work_and_its_session(tappass_plane, audit_events):
+@pytest.mark.parametrize("tokens", [False, True])
+def test_a_cancelled_task_ends_its_work_and_its_session(tappass_plane, audit_events, tokens):
     started, ended = threading.Event(), []
 
     class Endless(Working):
@@ -497,28 +498,32 @@ def test_a_cancelled_task_ends_its_work_and_its_session(tappass_plane, audit_eve
                 ended.append(current_session().session_id)
 
         async def cancel(self, context, event_queue):
-            ended.append(current_session() is not None)
+            ended.append(current_session().session_id)
             await TaskUpdater(event_queue, context.task_id, context.context_id).cancel()
 
     async def scenario(place):
-        client = await place.client(streaming=True, interceptors=[])
-        stream = client.send_message(message())
-        async for event in stream:
-            task = event.task
-            break
-        await client.cancel_task(CancelTaskRequest(id=task.id))
-        # Older versions answer before they have written it down.
-        with anyio.fail_after(20):
-            while (await client.get_task(GetTaskRequest(id=task.id))).status.state != TaskState.TASK_STATE_CANCELED:  # noqa: ASYNC110
-                await anyio.sleep(0.01)
-        await client.close()
-        await eventually(lambda: len(ended) == 2)
-        (own,) = (told for told in ended if told is not True)
-        await eventually(lambda: audit_events(type="session.closed", session_id=own))
+        interceptors = [CorrelationInterceptor()] if tokens else []
+        async with tappass_session(name="order") as session:
+            client = await place.client(streaming=True, interceptors=interceptors)
+            async for event in client.send_message(message()):
+                task = event.task
+                break
+            elsewhere = ClientCallContext(service_parameters={HEADER: session.stamp("elsewhere")})
+            cancelled = await client.cancel_task(CancelTaskRequest(id=task.id))
+            assert cancelled.status.state == TaskState.TASK_STATE_CANCELED
+            await client.close()
+            await eventually(lambda: len(ended) == 2)
+            assert len(set(ended)) == 1
+            if not tokens:
+                await eventually(lambda: audit_events(type="session.closed", session_id=ended[0]))
+            # What no longer runs is nobody's to cancel, whatever is shown for it.
+            client = await place.client(interceptors=[])
+            with pytest.raises((A2AError, A2AClientError)):
+                await client.cancel_task(CancelTaskRequest(id=task.id), context=elsewhere)
+            await client.close()
 
     with Place(Endless(), required=False).up() as place:
         anyio.run(scenario, place)
-    assert True in ended
 
 
 def test_a_plane_that_is_away_is_an_error_and_nothing_runs(tappass_plane):
