@@ -15,6 +15,7 @@ from tappass.errors import ApprovalRequired, TapPassConfigError, TapPassError
 from tappass.ext import Guard, Session
 from tappass_adapters.adk.agents import Agents
 from tappass_adapters.adk.arming import arm
+from tappass_adapters.adk.live import Live
 from tappass_adapters.adk.models import Models
 from tappass_adapters.adk.plugin import attach, attaching
 from tappass_adapters.adk.resuming import answered, awaited_token, token_awaited
@@ -36,7 +37,7 @@ class AdkGuard(Guard[Any]):
         self.roots: set[str] = set()
         self._undo: list[Callable[[], None]] = []
         super().__init__(None if target is None else _runner(target), asked, entry)
-        self.agents, self.tools, self.models = Agents(self), Tools(self), Models(self)
+        self.agents, self.tools, self.models, self.live = Agents(self), Tools(self), Models(self), Live(self)
         for found in (self.target, getattr(entry, "__self__", None)):
             self._meet(found)
 

@@ -57,6 +57,7 @@ class GuardPlugin(BasePlugin):
         """Open the session of a delegated agent."""
         if (guard := speaking(callback_context)) is not None:
             await guard.agents.begins(agent, callback_context)
+            guard.live.expect(agent, callback_context._invocation_context)
 
     async def after_agent_callback(self, *, agent: Any, callback_context: Any) -> None:
         """Close it."""

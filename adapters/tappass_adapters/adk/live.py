@@ -1,0 +1,69 @@
+"""Live connections: each is decided as one model call, by what it is set up with, and recorded when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from tappass.errors import TapPassConfigError
+from tappass.ext import Session
+from tappass_adapters.adk import messages
+from tappass_adapters.adk.plugin import speaking
+
+if TYPE_CHECKING:
+    from tappass_adapters.adk.guard import AdkGuard
+
+
+class Live:
+    """The live connections of one guard."""
+
+    def __init__(self, guard: AdkGuard) -> None:
+        self._guard = guard
+        self._known: dict[int, tuple[Any, Session]] = {}
+
+    def expect(self, agent: Any, invocation: Any) -> None:
+        """Stand before an agent's live model, where this run has one, until the unit ends."""
+        by_function = getattr(invocation.run_config, "support_cfc", False)
+        if not hasattr(agent, "canonical_live_model") or not (by_function or invocation.live_request_queue is not None):
+            return
+        model = agent.canonical_live_model
+        owner = model if agent.canonical_live_model is model else type(model)
+        if id(owner) not in self._known:
+            self._guard.arm(owner, "connect", lambda original: _around(owner, original))
+        self._known[id(owner)] = owner, self._guard.agents.of(invocation)
+
+    @asynccontextmanager
+    async def connected(self, owner: Any, model: Any, original: Any, request: Any) -> AsyncIterator[Any]:
+        """Make one live connection.
+
+        Raises:
+            TapPassError: it was refused; there is nobody to tell.
+        """
+        _, session = self._known.get(id(owner), (None, self._guard.session))
+        call = messages.call(model, request, session)
+        request = messages.sent(request, await call.abefore())
+        try:
+            if call.must_be_inspected:
+                raise TapPassConfigError(
+                    f"`{call.name}` was not connected to: policy inspects what it says, which nobody can while it speaks"
+                )
+            async with original(request) as connection:
+                yield connection
+        except BaseException as error:
+            await call.aafter(error=error)
+            raise
+        await call.aafter()
+
+
+def _around(owner: Any, original: Any) -> Any:
+    @asynccontextmanager
+    async def connect(*given: Any) -> AsyncIterator[Any]:
+        model, request = given if isinstance(owner, type) else (owner, *given)
+        method = original.__get__(model) if isinstance(owner, type) else original
+        guard = speaking()
+        made = method(request) if guard is None else guard.live.connected(owner, model, method, request)
+        async with made as connection:
+            yield connection
+
+    return connect

@@ -1,0 +1,107 @@
+"""A live run: its tool calls are decided as they come; the conversation itself is not put to policy."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from google.adk.agents.live_request_queue import LiveRequestQueue
+from google.adk.models.base_llm import BaseLlm
+from google.adk.models.base_llm_connection import BaseLlmConnection
+from google.adk.models.llm_response import LlmResponse
+from google.genai import types
+from pydantic import Field
+
+from tappass import PolicyBlockError, guard_adk_agent
+from tests.adapters.google_adk.mail import IN, OUT, Tools, ended, mailer, runner_of
+
+
+class Connection(BaseLlmConnection):
+    """A live connection that asks for the tools of its script, and ends."""
+
+    def __init__(self, asked: list[Any]) -> None:
+        self.asked = asked
+        self.sent: list[Any] = []
+
+    async def send_history(self, history: Any) -> None: ...
+
+    async def send_content(self, content: Any, **_: Any) -> None:
+        self.sent.append(content)
+
+    async def send_realtime(self, blob: Any) -> None: ...
+
+    async def receive(self) -> Any:
+        for name, arguments in self.asked:
+            part = types.Part(function_call=types.FunctionCall(name=name, args=arguments, id="c1"))
+            yield LlmResponse(content=types.Content(role="model", parts=[part]))
+        self.asked = []
+        yield LlmResponse(turn_complete=True)
+        await asyncio.sleep(3600)
+
+    async def close(self) -> None: ...
+
+
+class Live(BaseLlm):
+    calls: list[Any] = Field(default_factory=list)
+    connections: list[Any] = Field(default_factory=list)
+
+    async def generate_content_async(self, llm_request: Any, stream: bool = False) -> Any:
+        raise AssertionError("nobody asks this way")
+        yield
+
+    @asynccontextmanager
+    async def connect(self, llm_request: Any) -> Any:
+        connection = Connection(self.calls)
+        self.connections.append(connection)
+        yield connection
+
+
+def live(tools: Tools, *asked: Any, **options: Any) -> Live:
+    """Run live until the turn is complete."""
+    llm = Live(model="mine-live", calls=[*asked])
+    runner = runner_of(mailer(tools, model=llm))
+
+    async def main() -> None:
+        await runner.session_service.create_session(app_name="mail", user_id="u", session_id="s")
+        queue = LiveRequestQueue()
+        run = guard_adk_agent(**options)(runner.run_live)
+        stream = run(user_id="u", session_id="s", live_request_queue=queue)
+        async for event in stream:
+            if event.turn_complete:
+                break
+        await stream.aclose()
+
+    asyncio.run(main())
+    return llm
+
+
+def test_an_allowed_call_runs_in_a_live_run(here):
+    tools = Tools()
+    live(tools, IN)
+    assert tools.ran == [("send", "ann@acme.com")]
+    assert ("send", "completed") in ended(here)
+    assert here.events(type="session.closed")[-1].status == "completed"
+
+
+def test_a_blocked_call_ends_a_live_run(here):
+    tools = Tools()
+    with pytest.raises(PolicyBlockError):
+        live(tools, OUT)
+    assert tools.ran == []
+
+
+def test_a_live_model_is_told_of_a_refusal(here):
+    tools = Tools()
+    llm = live(tools, OUT, on_block="tell")
+    assert tools.ran == []
+    assert "Not done: " in str([connection.sent for connection in llm.connections])
+
+
+def test_a_live_connection_is_decided_before_it_is_made(here):
+    here.policy("version: 1\nrules:\n  - {id: quiet, llm: 'mine-live', effect: block}")
+    tools = Tools()
+    with pytest.raises(PolicyBlockError, match="quiet"):
+        live(tools, IN)
+    assert tools.ran == []
