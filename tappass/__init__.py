@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tappass_adapters.fastapi import TapPassMiddleware, governed_action, governed_endpoint
     from tappass_adapters.langchain import guard_agent, guard_agent_async
     from tappass_adapters.mcp import TapPassMCPMiddleware, guard_mcp_client
+    from tappass_adapters.openai import guard_openai_run, guard_openai_run_async
     from tappass_adapters.temporal import TapPassPlugin, governed_workflow
 
     from tappass.admin import AsyncTapPass, TapPass
@@ -85,6 +86,8 @@ _HOMES = {
     "guard_crew": "tappass_adapters.crewai",
     "guard_crew_async": "tappass_adapters.crewai",
     "guard_mcp_client": "tappass_adapters.mcp",
+    "guard_openai_run": "tappass_adapters.openai",
+    "guard_openai_run_async": "tappass_adapters.openai",
     "join_correlation": "peers",
     "resume": "resuming",
     "tappass_session": "scopes",
@@ -98,6 +101,7 @@ _HOMES = {
 _TOOL_ADAPTERS: dict[str, str] = {
     "crewai.tools.base_tool.BaseTool": "tappass_adapters.crewai.tools",
     "crewai.tools.structured_tool.CrewStructuredTool": "tappass_adapters.crewai.tools",
+    "agents.tool.FunctionTool": "tappass_adapters.openai.tools",
     "google.adk.tools.base_tool.BaseTool": "tappass_adapters.adk_tools",
     "langchain_core.tools.base.BaseTool": "tappass_adapters.langchain_tools",
 }
@@ -156,6 +160,8 @@ __all__ = [
     "guard_crew",
     "guard_crew_async",
     "guard_mcp_client",
+    "guard_openai_run",
+    "guard_openai_run_async",
     "join_correlation",
     "resume",
     "tappass_session",

@@ -6,7 +6,7 @@ A `Guard` is a unit of work around a framework's entrypoint. Inside it, calls ar
 | ----------------------------------------------- | ---------------------------------------------------------- |
 | calls a callable that the adapter may replace   | `govern_callable`                                          |
 | runs a tool object that the adapter may rebuild | a `Gate` around what runs it, from a `Governing`           |
-| runs tool or model itself, between two hooks    | `Interception` (a tool), `ModelCall` (a model)             |
+| runs tool or model itself, between two hooks    | `Interception` (a tool), `ModelCall`, `ModelStream`        |
 | leaves the call to the adapter                  | `acall`                                                    |
 
 A delegated agent or a sub-graph is a `Child` session beneath the guard's.
@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tappass.around import title
 from tappass.carriers import EXTENSION, METADATA, token_in
 from tappass.children import Child
 from tappass.decorators import govern_callable
@@ -27,6 +28,7 @@ from tappass.extras import missing
 from tappass.gates import Gate, Governing, by_name
 from tappass.guards import Guard, Guarded, GuardOptions, current_guard, guarding
 from tappass.interception import Interception, ModelCall, irreplaceable, tell
+from tappass.model_streams import ModelStream
 from tappass.peers import Joining
 from tappass.problems import MEDIA_TYPE, Answer, answer_to
 from tappass.scopes import UnitOfWork, opening_of
@@ -84,6 +86,7 @@ __all__ = [
     "MEDIA_TYPE",
     "METADATA",
     "ModelCall",
+    "ModelStream",
     "Opening",
     "Options",
     "RESUME",
@@ -110,6 +113,7 @@ __all__ = [
     "source_digest",
     "step_of",
     "tell",
+    "title",
     "token_in",
     "unit",
 ]

@@ -10,7 +10,7 @@ from tappass.enforcement.drivers import adrive, drive
 from tappass.enforcement.flow import enforce
 from tappass.enforcement.projection import Encoders
 from tappass.errors import TapPassError
-from tappass.interception import framework_call, tell
+from tappass.interception import Interception, framework_call, tell
 from tappass.placing import aplace, place
 from tappass.session.context import current_session
 from tappass.session.session import Options, Session
@@ -55,6 +55,27 @@ class Gate:
     def __getstate__(self) -> dict[str, Any]:
         # Not the key: a pickle may go anywhere, a key only to its server.
         return self.__dict__ | {"api_key": None, "session": None}
+
+    def intercept(
+        self, arguments: Mapping[str, Any], *, session: Session | None = None, resume_token: str = ""
+    ) -> Interception:
+        """Return one call of the tool, for an adapter that decides it before the framework runs it.
+
+        Args:
+            arguments: as the model gave them, without what the framework injects.
+            session: where it belongs, unless the gate insists on a plane.
+            resume_token: the approval by which it goes on.
+        """
+        return Interception(
+            self.name,
+            arguments,
+            definition=self.definition,
+            encoders=self.encoders,
+            options=self.options,
+            session=self._bound() if self.url is not None or session is None else session,
+            resume_token=resume_token,
+            placed=self,
+        )
 
     def run(self, function: Callable[..., Any], arguments: Mapping[str, Any], told: Callable[[str], Any] = str) -> Any:
         """Run the tool with these arguments by name, redacted where policy says so; return its result, likewise.

@@ -9,13 +9,14 @@ from typing import Any
 import msgspec
 
 from tappass.enforcement.action import Call, Show, project_arguments
+from tappass.enforcement.effects import Flow
 from tappass.enforcement.flow import enforce
 from tappass.enforcement.obligations import not_redactable
 from tappass.enforcement.paused import AsyncPausedCall, PausedCall
 from tappass.enforcement.projection import Encoders
 from tappass.enforcement.verdicts import printable
 from tappass.errors import ApprovalRequired, GovernanceDecision, TapPassConfigError, TapPassError
-from tappass.placing import ANYWHERE, aplace, place
+from tappass.placing import ANYWHERE, Placed, aplace, place
 from tappass.session.session import TELL, Options, Session
 from tappass.toolspec import sha256
 from tappass.wire.chat import Usage, prompt_text
@@ -39,6 +40,8 @@ class Interception:
         session: where the call belongs, if not to the active session.
         fixed: the framework cannot be given other arguments: a call that may only run redacted is refused.
         unseen: nobody here sees the result: a call whose result must be inspected is refused.
+        resume_token: the approval by which this very call goes on, if not the session's.
+        placed: what insists on a plane, where no session is given.
     """
 
     kind = "tool"
@@ -54,6 +57,8 @@ class Interception:
         session: Session | None = None,
         fixed: bool = False,
         unseen: bool = False,
+        resume_token: str = "",
+        placed: Placed = ANYWHERE,
     ) -> None:
         self.name = name
         self._arguments = dict(arguments)
@@ -63,6 +68,8 @@ class Interception:
         self._session = session
         self._fixed = fixed
         self._unseen = unseen
+        self._resume_token = resume_token
+        self._placed = placed
         self._call: Call | None = None
         self._paused: PausedCall | None = None
         self._apaused: AsyncPausedCall | None = None
@@ -82,7 +89,11 @@ class Interception:
             rebind=rebind,
         )
         self._call.unseen = self._unseen
+        self._call.resume_token = self._resume_token or self._call.resume_token
         return self._call
+
+    def _flow(self, call: Call) -> Flow[Any]:
+        return enforce(call)
 
     def before(self) -> dict[str, Any]:
         """Decide; return the arguments that the call may be made with.
@@ -92,9 +103,9 @@ class Interception:
             TapPassConnectionError: the decision could not be recorded.
             TapPassConfigError: an argument cannot be shown to policy.
         """
-        session = self._session or place(ANYWHERE)
+        session = self._session or place(self._placed)
         call = self._begun(session)
-        self._paused = PausedCall(enforce(call), session.plane.sync, call)
+        self._paused = PausedCall(self._flow(call), session.plane.sync, call)
         return self._paused.start().kwargs
 
     def after(self, result: Any = None, error: BaseException | None = None) -> Any:
@@ -104,9 +115,9 @@ class Interception:
 
     async def abefore(self) -> dict[str, Any]:
         """Decide; return the arguments that the call may be made with. The async twin of `before`."""
-        session = self._session or await aplace(ANYWHERE)
+        session = self._session or await aplace(self._placed)
         call = self._begun(session)
-        self._apaused = AsyncPausedCall(enforce(call), session.plane.aio, call)
+        self._apaused = AsyncPausedCall(self._flow(call), session.plane.aio, call)
         return (await self._apaused.start()).kwargs
 
     async def aafter(self, result: Any = None, error: BaseException | None = None) -> Any:

@@ -338,7 +338,9 @@ class Voting:
 
 async def await_decision(voting: Voting, token: str, timeout_s: float) -> str:
     """Wait as `Voting.wait` does; between looks the event loop is free, and no thread is held."""
-    state = PENDING
+    # However short the wait: who gives it no time wants to know how it stands.
+    if (state := await hop(voting.state, token)) != PENDING or timeout_s <= 0:
+        return state
     with anyio.move_on_after(timeout_s):
         await hop(lambda _: voting.listen(), None)
         while True:

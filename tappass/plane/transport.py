@@ -176,6 +176,8 @@ class Connections:
         try:
             yield transport
         finally:
+            # Not every loop ends with its generators: some frameworks close them after each run, and run again.
+            self._loop_pool.set(None)
             await transport.aclose()
 
     def _options(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from scripts.environments import EXTRAS, ROOT, promised
+from tests.adapters import scripted_responses  # noqa: F401  a protocol of the scripted model
 from tests.adapters.scripted import ScriptedModel
 from tests.serving import python_path
 from tests.structure.pages import Reader, blocks

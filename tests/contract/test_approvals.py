@@ -11,7 +11,7 @@ import pytest
 from tappass import Agent, ApprovalRequired, AsyncAgent, PolicyBlockError, TapPassConfigError, resume
 from tappass.engine.approver import Approver
 from tappass.wire.ids import SYSTEM_CLOCK, rfc3339
-from tests.people import voter
+from tests.people import agree, voter
 
 ASK = """
     version: 1
@@ -275,6 +275,22 @@ def test_waiting_ends_with_approval_required_when_time_is_up(plane, face):
         with pytest.raises(ApprovalRequired):
             async with face.session():
                 await face.call(pay, 5000)
+
+    face.run(scenario)
+
+
+def test_who_waits_no_time_at_all_hears_how_an_approval_stands(plane, face):
+    plane.policy(ASK)
+
+    async def stands(token):
+        live = plane.plane
+        return live.sync.wait(token, 0) if face.backend == "sync" else await live.aio.wait(token, 0)
+
+    async def scenario():
+        held = await ask(face, pay_on(face, []), 5000)
+        assert await stands(held.resume_token) == "pending"
+        assert agree(plane.engine) == 1
+        assert await stands(held.resume_token) == "approved"
 
     face.run(scenario)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
+import warnings
 
 import anyio
 import pytest
@@ -111,3 +113,26 @@ def test_the_fast_transport_is_used_where_it_works(backend, used, tmp_path):
         from tappass.session.registry import registry
 
         registry.shutdown()
+
+
+def test_a_loop_that_closes_its_generators_and_runs_on_gets_new_connections(tmp_path):
+    (tmp_path / "server").mkdir()
+
+    @tool(name="again_remote")
+    async def again() -> str:
+        return "ran"
+
+    async def main() -> str:
+        async with tappass_session_async(url=server.url, api_key=server.key):
+            return await again()
+
+    with living(tmp_path / "server") as server, warnings.catch_warnings():
+        # What asyncio says of generators that are begun after that.
+        warnings.simplefilter("ignore", ResourceWarning)
+        loop = asyncio.new_event_loop()
+        try:
+            for _ in range(3):
+                assert loop.run_until_complete(main()) == "ran"
+                loop.run_until_complete(loop.shutdown_asyncgens())
+        finally:
+            loop.close()
