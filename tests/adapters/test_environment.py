@@ -16,6 +16,7 @@ from packaging.version import Version
 import tappass
 from scripts.environments import ROOT, here, promised, requirements
 from tappass.cli.frameworks import FRAMEWORKS
+from tappass.errors import TapPassConfigError
 
 # One module of each package that its guard stands on.
 MODULES = {
@@ -74,3 +75,13 @@ def test_doctor_names_what_is_promised_and_finds_that_all_fits() -> None:
     for name in sorted(PACKAGES.keys() & {row.package for row in FRAMEWORKS}):
         assert found[f"framework {name}"]["found"].startswith(metadata.version(name))
         assert "not supported" not in found[f"framework {name}"]["found"]
+
+
+def test_every_guard_of_a_promised_framework_is_there_and_described() -> None:
+    absent = set()
+    for name in (name for name, home in tappass._HOMES.items() if home.startswith("tappass_adapters")):
+        try:
+            assert getattr(tappass, name).__doc__, name
+        except TapPassConfigError as error:
+            absent |= set(re.findall(r"tappass's extra `([a-z0-9-]+)`", str(error)))
+    assert not absent & promised()
