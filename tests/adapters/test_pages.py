@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+import tests.adapters.scripted_gemini
 from scripts.environments import EXTRAS, ROOT, promised
 from tests.adapters import scripted_responses  # noqa: F401  a protocol of the scripted model
 from tests.adapters.scripted import ScriptedModel
 from tests.serving import python_path
 from tests.structure.pages import Reader, blocks
+
+assert tests.adapters.scripted_gemini
 
 
 def pages() -> Iterator[Path]:
