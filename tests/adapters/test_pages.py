@@ -19,7 +19,7 @@ assert tests.adapters.scripted_gemini
 
 
 def pages() -> Iterator[Path]:
-    for page in sorted((ROOT / "docs").glob("*.md")):
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         asked = {block.option("in") for block in blocks(page)} - {""}
         assert asked <= EXTRAS, f"{page.name} asks for {asked - EXTRAS}"
         if asked & promised():
