@@ -49,6 +49,8 @@ def _all_environments() -> dict[str, Environment]:
 
 
 ENVIRONMENTS = _all_environments()
+# A folder that is named for what it shows, with what it takes.
+SEVERAL = {"five-processes": frozenset({"a2a", "fastapi", "fastmcp", "langchain", "mcp", "temporal"})}
 EXTRAS = frozenset[str]().union(*(environment.extras for environment in ENVIRONMENTS.values()))
 
 
@@ -65,6 +67,7 @@ def needs(module: Path) -> frozenset[str]:
         named = [extra for extra in EXTRAS if word == extra or word.startswith(f"{extra}-")]
         # `openai-agents` is not `openai`.
         found.update(sorted(named, key=len)[-1:])
+        found.update(SEVERAL.get(word, ()))
     return frozenset(found)
 
 

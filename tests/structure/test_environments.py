@@ -56,6 +56,7 @@ def test_every_module_runs_somewhere_and_skips_nothing(module: Path) -> None:
         ("test_openai_responses.py", {"openai"}),
         ("temporal/test_replay.py", {"temporal"}),
         ("google_adk/test_openai.py", {"google-adk", "openai"}),
+        ("five_processes/test_any.py", {"a2a", "fastapi", "fastmcp", "langchain", "mcp", "temporal"}),
         ("conformance/test_rows.py", set()),
         ("test_mcpx.py", set()),
     ],
