@@ -6,18 +6,19 @@ import types
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
+from google.adk import runners
 from google.adk.agents.base_agent import BaseAgent
 from google.adk.apps.app import App
 from google.adk.plugins.plugin_manager import PluginManager
 from google.adk.runners import InMemoryRunner, Runner
 
-from tappass.errors import ApprovalRequired, TapPassConfigError, TapPassError
+from tappass.errors import TapPassConfigError, TapPassError
 from tappass.ext import Guard, Session
 from tappass_adapters.adk.agents import Agents
 from tappass_adapters.adk.arming import arm
 from tappass_adapters.adk.live import Live
 from tappass_adapters.adk.models import Models
-from tappass_adapters.adk.plugin import attach, attaching
+from tappass_adapters.adk.plugin import attach, attaching, carrying
 from tappass_adapters.adk.resuming import answered, awaited_token, token_awaited
 from tappass_adapters.adk.tools import Tools
 
@@ -100,14 +101,10 @@ class AdkGuard(Guard[Any]):
         # A token belongs to one call, not to the session: a run may go on from several.
         session.resume_token = "" if self._resumed else session.resume_token
         self.arm(PluginManager, "__init__", attaching)
+        self.arm(runners, "create_thread", carrying)
         if self.runner is not None:
             self.attach(self.runner.plugin_manager)
         return session
-
-    def hold(self, error: ApprovalRequired, session: Session) -> None:
-        """Pause for an approval."""
-        self.agents.paused(session, error)
-        self.pause(error)
 
     def _closing(self, error: BaseException | None) -> tuple[str, BaseException | None]:
         undo, self._undo = self._undo[::-1], []

@@ -46,7 +46,7 @@ class Live:
         try:
             if call.must_be_inspected:
                 raise TapPassConfigError(
-                    f"`{call.name}` was not connected to: policy inspects what it says, as nobody can while it speaks"
+                    f"`{call.name}` was not connected to: policy inspects what it says, which nobody can as it speaks"
                 )
             async with original(request) as connection:
                 yield connection

@@ -6,6 +6,8 @@ callbacks: around the very method of the tool or the model that ADK calls last.
 
 from __future__ import annotations
 
+import contextvars
+import functools
 import threading
 import weakref
 from collections.abc import Callable
@@ -129,6 +131,17 @@ def _detach(manager: PluginManager) -> None:
             manager.plugins = attached.before
         else:
             manager.plugins = [plugin for plugin in manager.plugins if plugin is not PLUGIN]
+
+
+def carrying(original: Any) -> Any:
+    """Return what makes a thread for a runner's sync `run`: inside the guard too, which older versions would lose."""
+
+    def create_thread(target: Any, *args: Any, **kwargs: Any) -> Any:
+        if speaking() is not None:
+            target = functools.partial(contextvars.copy_context().run, target)
+        return original(target, *args, **kwargs)
+
+    return create_thread
 
 
 def attaching(original: Any) -> Any:

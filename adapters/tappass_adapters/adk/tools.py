@@ -50,9 +50,10 @@ class Tools:
             with Entered(session):
                 result = await self._decided(tool, original, args, context, session)
         except ApprovalRequired as error:
+            self._guard.agents.paused(session, error)
             if not resuming.pauses(self._guard.runner, context):
                 raise
-            self._guard.hold(error, session)
+            self._guard.pause(error)
             return resuming.request(error, tool.name, context)
         except TapPassError as error:
             return {"error": tell(session, error)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from google.adk.sessions import DatabaseSessionService
 from google.adk.tools import AgentTool, FunctionTool, LongRunningFunctionTool
 from google.genai import types
 
-from tappass import ApprovalRequired, PolicyBlockError, guard_adk_agent, resume
+from tappass import ApprovalRequired, PolicyBlockError, TapPassError, guard_adk_agent, resume
 from tests.adapters.google_adk.gemini import calls, says
 from tests.adapters.google_adk.mail import IN, OUT, PAY, Tools, asked, ended, mailer, results, runner_of, texts
 from tests.people import agree, disagree
@@ -83,7 +84,9 @@ def test_a_run_pauses_for_an_approval_and_goes_on_once(how, resumable, plane, mo
     assert plane.events(type="session.closed")[-1].status == "completed"
     assert len(plane.engine.store.read.sessions()) == (2 if how == "entered" else 1)
 
-    run(runner, answer(request), how=how)
+    with contextlib.suppress(TapPassError):
+        # Older versions of ADK make the call again.
+        run(runner, answer(request), how=how)
     assert tools.ran == [("pay", 5)]
 
 

@@ -433,6 +433,9 @@ def test_code_that_a_model_writes_is_decided_before_it_runs(here, tools):
 
 
 def test_a_generator_is_decided_and_refused_where_its_result_is_inspected(here, model, tools):
+    if not hasattr(FunctionTool, "_should_run_generator_as_node"):
+        pytest.skip("this version of ADK does not run generators")
+
     def count(to: int) -> Any:
         """Count."""
         tools.ran.append(to)

@@ -15,7 +15,7 @@ from google.genai import types
 from pydantic import Field
 
 from tappass import PolicyBlockError, guard_adk_agent
-from tests.adapters.google_adk.mail import IN, OUT, Tools, ended, mailer, runner_of
+from tests.adapters.google_adk.mail import IN, OUT, Tools, ended, mailer, results, runner_of
 
 
 class Connection(BaseLlmConnection):
@@ -58,8 +58,9 @@ class Live(BaseLlm):
         yield connection
 
 
-def live(tools: Tools, *asked: Any, **options: Any) -> Live:
-    """Run live until the turn is complete."""
+def live(tools: Tools, *asked: Any, **options: Any) -> list[Any]:
+    """Run live until the turn is complete; return the events."""
+    events: list[Any] = []
     llm = Live(model="mine-live", calls=[*asked])
     runner = runner_of(mailer(tools, model=llm))
 
@@ -69,12 +70,13 @@ def live(tools: Tools, *asked: Any, **options: Any) -> Live:
         run = guard_adk_agent(**options)(runner.run_live)
         stream = run(user_id="u", session_id="s", live_request_queue=queue)
         async for event in stream:
+            events.append(event)
             if event.turn_complete:
                 break
         await stream.aclose()
 
     asyncio.run(main())
-    return llm
+    return events
 
 
 def test_an_allowed_call_runs_in_a_live_run(here):
@@ -94,9 +96,9 @@ def test_a_blocked_call_ends_a_live_run(here):
 
 def test_a_live_model_is_told_of_a_refusal(here):
     tools = Tools()
-    llm = live(tools, OUT, on_block="tell")
+    told = results(live(tools, OUT, on_block="tell"))
     assert tools.ran == []
-    assert "Not done: " in str([connection.sent for connection in llm.connections])
+    assert "Not done: " in told[0]["error"]
 
 
 def test_a_live_connection_is_decided_before_it_is_made(here):
