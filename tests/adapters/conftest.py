@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import warnings
 
 import pytest
 
@@ -50,3 +51,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     # Frameworks are hundreds of thousands of objects that stay: no collection in a test needs to walk them again.
     gc.collect()
     gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    # What the last test's framework left to the garbage collector has no test any more that it could be said of.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        for _ in range(5):
+            gc.collect()

@@ -18,7 +18,7 @@ from tappass_adapters.adk.agents import Agents
 from tappass_adapters.adk.arming import arm
 from tappass_adapters.adk.live import Live
 from tappass_adapters.adk.models import Models
-from tappass_adapters.adk.plugin import attach, attaching, carrying
+from tappass_adapters.adk.plugin import attach, attaching, carrying, refuse_namesake
 from tappass_adapters.adk.resuming import answered, awaited_token, token_awaited
 from tappass_adapters.adk.tools import Tools
 
@@ -52,6 +52,7 @@ class AdkGuard(Guard[Any]):
     def _meet(self, found: Any) -> None:
         """Note the runner whose root agent has the guard's own session: the first that is met."""
         if isinstance(found, Runner) and self.runner is None:
+            refuse_namesake(found.plugin_manager)
             self.runner, self.root = found, found.agent.name
 
     def begins(self, invocation: Any) -> None:
@@ -100,16 +101,17 @@ class AdkGuard(Guard[Any]):
         session = super()._opened(record, plane, options)
         # A token belongs to one call, not to the session: a run may go on from several.
         session.resume_token = "" if self._resumed else session.resume_token
-        self.arm(PluginManager, "__init__", attaching)
-        self.arm(runners, "create_thread", carrying)
         if self.runner is not None:
             self.attach(self.runner.plugin_manager)
+        self.arm(PluginManager, "__init__", attaching)
+        self.arm(runners, "create_thread", carrying)
         return session
 
     def _closing(self, error: BaseException | None) -> tuple[str, BaseException | None]:
         undo, self._undo = self._undo[::-1], []
         for put_back in undo:
             put_back()
+        self.models.forget()
         return super()._closing(error)
 
     def close(self, error: BaseException | None = None) -> None:

@@ -41,8 +41,9 @@ class Live:
             TapPassError: it was refused; there is nobody to tell.
         """
         _, session = self._known.get(id(owner), (None, self._guard.session))
-        call = messages.call(model, request, session)
-        request = messages.sent(request, await call.abefore())
+        told = messages.shown(request)
+        call = messages.call(model, request, told, session)
+        request = messages.sent(request, told, await call.abefore())
         try:
             if call.must_be_inspected:
                 raise TapPassConfigError(

@@ -23,15 +23,15 @@ _PARAMETERS = (
 _ROLES = {"model": "assistant", "user": "user"}
 
 
-def call(model: Any, request: Any, session: Session) -> ModelCall:
-    """Return the model call that a request makes."""
+def call(model: Any, request: Any, told: list[dict[str, Any]], session: Session) -> ModelCall:
+    """Return the model call that a request makes, whose messages were shown already."""
     config = request.config
-    told = {name: value for name in _PARAMETERS if (value := getattr(config, name, None)) is not None}
+    parameters = {name: value for name in _PARAMETERS if (value := getattr(config, name, None)) is not None}
     return ModelCall(
         request.model or model.model,
-        shown(request),
+        told,
         tools=[shown for offered in getattr(config, "tools", None) or () for shown in _tools(offered)],
-        parameters=told,
+        parameters=parameters,
         session=session,
     )
 
@@ -41,15 +41,16 @@ def shown(request: Any) -> list[dict[str, Any]]:
     return [_message(role, parts) for role, parts in _contents(request)]
 
 
-def sent(request: Any, arguments: dict[str, Any]) -> Any:
+def sent(request: Any, told: list[dict[str, Any]], arguments: dict[str, Any]) -> Any:
     """Return the request to be sent: the one given, or a copy of it with what policy redacted.
 
     Args:
         request: ADK's request.
+        told: its messages as they were shown.
         arguments: what the call may be made with.
     """
-    before, after = shown(request), arguments["messages"]
-    if before == after:
+    after = arguments["messages"]
+    if told == after:
         return request
     request = request.model_copy(deep=True)
     _parts_of_system(request)

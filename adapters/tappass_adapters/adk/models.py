@@ -10,12 +10,15 @@ from google.adk.models.llm_response import LlmResponse
 from google.genai.types import Content, Part
 
 from tappass.errors import TapPassError
-from tappass.ext import ModelCall, Session, tell
+from tappass.ext import ModelCall, Session, current_guard, tell
 from tappass_adapters.adk import code, messages
 from tappass_adapters.adk.plugin import speaking
 
 if TYPE_CHECKING:
     from tappass_adapters.adk.guard import AdkGuard
+
+# By request: an agent may ask its model on a bare thread, where no guard is the current one.
+_expected: dict[int, tuple[Any, AdkGuard, Session]] = {}
 
 
 class Models:
@@ -24,13 +27,12 @@ class Models:
     def __init__(self, guard: AdkGuard) -> None:
         self._guard = guard
         self._known: dict[int, Any] = {}
-        self._expected: dict[int, tuple[Any, Session]] = {}
         self._asking: set[int] = set()
 
     def expect(self, context: Any, request: Any) -> None:
         """Stand before the model of the agent that asks, and before what runs its code, until the unit ends."""
         agent = context._invocation_context.agent
-        self._expected[id(request)] = (request, self._guard.agents.session(context))
+        _expected[id(request)] = request, self._guard, self._guard.agents.session(context)
         model = agent.canonical_model
         # Older versions make a model anew each time it is asked for.
         owner = model if agent.canonical_model is model else type(model)
@@ -41,6 +43,11 @@ class Models:
         if executor is not None and id(executor) not in self._known:
             self._known[id(executor)] = executor
             self._guard.arm(executor, "execute_code", code.around)
+
+    def forget(self) -> None:
+        """Forget requests that were never sent."""
+        for key in [key for key, (_, guard, _session) in [*_expected.items()] if guard is self._guard]:
+            _expected.pop(key, None)
 
     async def ask(self, model: Any, original: Any, request: Any, stream: bool) -> AsyncIterator[LlmResponse]:
         """Make one model call: decided, redacted, recorded.
@@ -53,10 +60,11 @@ class Models:
             async for response in original(request, stream):
                 yield response
             return
-        _, session = self._expected.pop(id(request), (None, self._guard.session))
-        call = messages.call(model, request, session)
+        *_, session = _expected.pop(id(request), (self._guard.session,))
+        told = messages.shown(request)
+        call = messages.call(model, request, told, session)
         try:
-            request = messages.sent(request, await call.abefore())
+            request = messages.sent(request, told, await call.abefore())
         except TapPassError as error:
             yield LlmResponse(content=Content(role="model", parts=[Part(text=tell(session, error))]))
             return
@@ -122,8 +130,8 @@ def _around(original: Any) -> Any:
     async def generate_content_async(*given: Any, **more: Any) -> AsyncIterator[LlmResponse]:
         model, rest = (original.__self__, given) if bound else (given[0], given[1:])
         method = original if bound else types.MethodType(original, model)
-        guard = speaking()
         request, stream = _read(*rest, **more)
+        guard = speaking() or _expecting(request)
         source: Any = method(request, stream) if guard is None else guard.models.ask(model, method, request, stream)
         try:
             async for response in source:
@@ -132,6 +140,11 @@ def _around(original: Any) -> Any:
             await source.aclose()
 
     return generate_content_async
+
+
+def _expecting(request: Any) -> AdkGuard | None:
+    found = _expected.get(id(request))
+    return found[1] if found is not None and current_guard() is None else None
 
 
 def _read(llm_request: Any, stream: bool = False) -> tuple[Any, bool]:

@@ -99,6 +99,16 @@ class _Attached:
 _attached: dict[int, _Attached] = {}
 
 
+def refuse_namesake(manager: PluginManager) -> None:
+    """Refuse a runner with a plugin that is called like ours.
+
+    Raises:
+        TapPassConfigError: it has one.
+    """
+    if any(plugin.name == NAME and plugin is not PLUGIN for plugin in manager.plugins):
+        raise TapPassConfigError(f"a plugin of this runner is called {NAME!r} already; rename it")
+
+
 def attach(manager: PluginManager) -> Callable[[], None] | None:
     """Have a runner's plugin manager call us until what is returned is called, by whoever asks last.
 
@@ -112,8 +122,7 @@ def attach(manager: PluginManager) -> Callable[[], None] | None:
         if attached is None:
             if PLUGIN in manager.plugins:
                 return None
-            if any(plugin.name == NAME for plugin in manager.plugins):
-                raise TapPassConfigError(f"a plugin of this runner is called {NAME!r} already; rename it")
+            refuse_namesake(manager)
             attached = _attached[id(manager)] = _Attached(manager)
             manager.plugins = attached.plugins
         attached.holders += 1

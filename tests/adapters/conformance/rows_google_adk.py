@@ -23,14 +23,15 @@ CONFIRM = "adk_request_confirmation"
 
 
 def runner_of(job: Job) -> Any:
-    """Return the job's runner: the same again for a run that goes on."""
+    """Return the job's runner: the same again for a run that goes on, its model made for the event loop of the run."""
+    # Taken from tests before they begin; the client insists on one.
+    os.environ["GOOGLE_API_KEY"] = "x"
+    model = Gemini(model="scripted-1", base_url=job.model.url)
     if "runner" not in job.keep:
-        # Taken from tests before they begin; the client insists on one.
-        os.environ["GOOGLE_API_KEY"] = "x"
-        model = Gemini(model="scripted-1", base_url=job.model.url)
         agent = LlmAgent(name="helper", model=model, instruction="help", tools=list(job.tools))
         job.keep["runner"] = runner = InMemoryRunner(agent=agent, app_name="app")
         runner.auto_create_session = True
+    job.keep["runner"].agent.model = model
     return job.keep["runner"]
 
 

@@ -194,6 +194,7 @@ def test_an_agent_on_a_thread_of_its_own_is_governed(here, model, tools):
     with pytest.raises(PolicyBlockError):
         entered(runner_of(Threaded(name="threaded", sub_agents=[agent("fox", tools)])), awaited)
     assert tools.ran == []
+    assert sorted({e.kind for e in here.events(type="call.decided")}) == ["llm", "tool"]
 
 
 def test_a_tool_runs_in_its_agents_session(here, model, tools):

@@ -208,6 +208,15 @@ def test_a_hook_of_ours_that_fails_does_not_open_the_gate(hook, here, model, too
     assert tools.ran == []
 
 
+def test_a_plugin_of_our_name_is_not_taken_for_ours(here, model, tools, log):
+    runner = runner_of(mailer(tools), plugins=[Plugin("tappass_guard", log)])
+    with pytest.raises(TapPassConfigError, match="rename it"):
+        entered(runner, awaited)
+    assert model.seen == []
+    assert [plugin.name for plugin in runner.plugin_manager.plugins] == ["tappass_guard"]
+    assert here.events(type="session.opened") == []
+
+
 def test_a_tool_that_takes_no_method_is_refused():
     from tappass_adapters.adk.arming import arm
 
