@@ -224,9 +224,11 @@ def test_a_sub_graph_is_a_child_session(plane, model, audit_events):
     model.play(calls(IN))
     guard_agent()(graph.invoke)(ASK)
     rows = {row.name: row for row in plane.plane.engine.store.read.sessions()}
-    assert set(rows) == {"boss", "helper"}
-    assert rows["helper"].parent == rows["boss"].session_id
-    assert {e.session_id for e in audit_events(type="call.decided")} == {rows["helper"].session_id}
+    # Older versions do not say what an agent is called: its node's name stands for it.
+    (name,) = set(rows) - {"boss"}
+    assert name in ("helper", "delegate")
+    assert rows[name].parent == rows["boss"].session_id
+    assert {e.session_id for e in audit_events(type="call.decided")} == {rows[name].session_id}
     assert {row.status for row in rows.values()} == {"completed"}
 
 
