@@ -34,6 +34,14 @@ def lock(name: str, extras: Iterable[str], group: str, *more: str) -> None:
     subprocess.run(command, cwd=ROOT, env=environment, check=True)
 
 
+def floors(extras: Iterable[str]) -> list[str]:
+    """Options to keep no earlier version where the floor counts: uv would keep one that a lowered floor left behind."""
+    project = PROJECT["project"]
+    lines = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
+    names = sorted({re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in lines} - {"tappass"})
+    return ["--resolution", "lowest-direct", *(word for name in names for word in ("--upgrade-package", name))]
+
+
 def pins() -> str:
     """The tools of the group `adapters` as the main lock has them: it is not their floor that is tested."""
     group = PROJECT["dependency-groups"]["adapters"]
@@ -49,7 +57,7 @@ def main(arguments: list[str]) -> None:
         lock(f"requirements-{name}.lock", chosen, "adapters", *arguments)
         oldest = f"requirements-{name}-oldest.lock"
         (ROOT / TOOLS).write_text(pins())
-        lock(oldest, chosen, "adapters", "--resolution", "lowest-direct", "--constraint", TOOLS, *arguments)
+        lock(oldest, chosen, "adapters", *floors(chosen), "--constraint", TOOLS, *arguments)
 
 
 if __name__ == "__main__":

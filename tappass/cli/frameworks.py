@@ -24,7 +24,7 @@ class Framework(msgspec.Struct, frozen=True):
 
 FRAMEWORKS = (
     Framework(
-        "crewai", "crewai", "1.15.29", ("guard_crew", "guard_crew_async"),
+        "crewai", "crewai", "1.15.30", ("guard_crew", "guard_crew_async"),
         "the hooks of crewai.hooks, in a scope of the run's own",
     ),
     Framework(

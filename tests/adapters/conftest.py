@@ -38,6 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "ignore::DeprecationWarning",
         "ignore::PendingDeprecationWarning",
         "ignore::ImportWarning",
+        # Some leave connections to the collector, which then blames whichever test is running.
+        "ignore::ResourceWarning",
         "error::DeprecationWarning:tappass",
         "error::PendingDeprecationWarning:tappass",
     ):
