@@ -35,7 +35,7 @@ def lock(name: str, extras: Iterable[str], group: str, *more: str) -> None:
 
 
 def floors(extras: Iterable[str]) -> list[str]:
-    """Options that keep no earlier version where the floor counts: uv would keep what a lowered floor left behind."""
+    """Options to keep no earlier version where the floor counts: uv would keep one that a lowered floor left behind."""
     project = PROJECT["project"]
     lines = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
     names = sorted({re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in lines} - {"tappass"})
