@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import warnings
 
 import pytest
 
-from scripts.environments import TESTS, all_modules, needs, promised
+from scripts.environments import TESTS, all_modules, here, needs, promised
 
 # Set before any framework is imported: what reports to its maker would wait for a network that is not there.
 os.environ |= {
@@ -45,6 +46,16 @@ def pytest_configure(config: pytest.Config) -> None:
         "error::PendingDeprecationWarning:tappass",
     ):
         config.addinivalue_line("filterwarnings", line)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # What an older framework does differently, it does over any plane and on any event loop: one of each will do.
+    environment = here()
+    if environment is None or not environment.oldest:
+        return
+    more = [item for item in items if {"remote", "trio"} & set(re.findall("[a-z]+", item.name.partition("[")[2]))]
+    config.hook.pytest_deselected(items=more)
+    items[:] = [item for item in items if item not in set(more)]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
