@@ -167,10 +167,6 @@ class Joining(UnitOfWork):
             bound.apply_defaults()
             self._carrier = bound.arguments[self._carrier]
 
-    async def aforesee(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Take what brought the token from a call's arguments. The async twin of `foresee`."""
-        self.foresee(args, kwargs)
-
     def __call__(self, function: F, /) -> F:
         """Return the function with the caller's session joined around each of its calls, of the same kind.
 

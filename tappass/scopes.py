@@ -119,7 +119,8 @@ class Unit:
         """Look at what will be called, before the session is opened."""
 
     async def aforesee(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Look at what will be called. The async twin of `foresee`."""
+        """Look at what will be called; where only async code can look, the async twin of `foresee`."""
+        self.foresee(args, kwargs)
 
     # Sync.
 
