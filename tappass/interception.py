@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from tappass.enforcement.action import Call, Show, project_arguments
+from tappass.enforcement.action import Call, project_arguments
 from tappass.enforcement.effects import Flow
 from tappass.enforcement.flow import enforce
 from tappass.enforcement.obligations import not_redactable
@@ -207,12 +207,8 @@ def framework_call(
     encoders: Encoders | None = None,
     options: Options | None = None,
     rebind: Callable[[dict[str, Any]], Any] | None = None,
-    show: Show | None = None,
-    doubt: str = "",
 ) -> Call:
     """Return the call of something that a framework describes; `run` gets the arguments by name.
-
-    `show` and `doubt` are those of `Call`.
 
     Raises:
         TapPassConfigError: an argument cannot be shown to policy.
@@ -229,7 +225,7 @@ def framework_call(
     if definition is not None:
         digest = sha256(canonical(definition))
         action = msgspec.structs.replace(action, server=definition.server, definition_digest=digest)
-    call = Call(
+    return Call(
         action,
         session,
         run,
@@ -240,8 +236,6 @@ def framework_call(
         definition=definition,
         **options.of_call(),
     )
-    call.show, call.doubt = show, doubt
-    return call
 
 
 def tell(session: Session | None, error: TapPassError) -> str:

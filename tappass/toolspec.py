@@ -172,12 +172,21 @@ def definition_of(spec: ToolSpec) -> ToolDefinition:
     )
 
 
+_sources: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+
+
 def source_digest(function: Any) -> str:
-    """Return the SHA-256 of a function's source in hex, "" if it has none: built in, or typed at a prompt."""
+    """Return the SHA-256 of a function's source in hex, "" if it has none: built in, or typed at a prompt.
+
+    Read once a function: what runs is what was loaded, whatever its file has become since.
+    """
     try:
-        return sha256(inspect.getsource(inspect.unwrap(function)).encode())
+        function = inspect.unwrap(function)
+        if (known := _sources.get(function)) is None:
+            known = _sources[function] = sha256(inspect.getsource(function).encode())
     except (OSError, TypeError):
         return ""
+    return known
 
 
 def _schema(spec: ToolSpec) -> dict[str, Any]:

@@ -31,9 +31,10 @@ def govern_tool(tool: BaseTool, governing: Governing, within: Any = None) -> Bas
     """
     if isinstance(getattr(tool, MARK, None), Gate):
         return tool
-    gate = governing.gate(definition_of(tool))
+    definition = definition_of(tool)
+    gate = governing.gate(definition)
     copy = tool.model_copy(update={"tags": [*(tool.tags or ()), TAG]})
-    hidden = injected(tool)
+    hidden = injected(tool, definition)
     if type(tool) in (StructuredTool, Tool):
         for name, asynchronous in (("func", False), ("coroutine", True)):
             if (function := getattr(tool, name)) is not None:
@@ -65,11 +66,10 @@ def definition_of(tool: BaseTool) -> ToolDefinition:
     )
 
 
-def injected(tool: BaseTool) -> frozenset[str]:
+def injected(tool: BaseTool, definition: ToolDefinition) -> frozenset[str]:
     """Return the names of the arguments that LangChain or LangGraph puts in: no model wrote them."""
-    seen = set(definition_of(tool).arguments)
     every = tool.args if isinstance(tool.args, dict) else {}
-    hidden = {name for name in every if name not in seen} | {"config", "run_manager", "callbacks"}
+    hidden = {*every} - {*definition.arguments} | {"config", "run_manager", "callbacks"}
     return frozenset(hidden | set(getattr(tool, "_injected_args_keys", ())))
 
 
