@@ -7,7 +7,8 @@ from typing import Any
 import mcp.types as types
 
 from tappass.errors import ApprovalRequired, TapPassConfigError, TapPassConnectionError, TapPassError
-from tappass_adapters.mcp.ruling import CALL, beside, said
+from tappass_adapters.mcp.requests import CALL
+from tappass_adapters.mcp.ruling import beside, said
 
 RESULT, ERROR = "result", "error"
 # JSON-RPC leaves -32000 to -32099 to servers.

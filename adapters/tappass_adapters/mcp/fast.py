@@ -7,7 +7,8 @@ from typing import Any
 from tappass.errors import TapPassError
 from tappass.ext import CORRELATION
 from tappass_adapters.mcp.answers import elicits, refused
-from tappass_adapters.mcp.ruling import CALL, GOVERNED, Asked, Ruling
+from tappass_adapters.mcp.requests import CALL
+from tappass_adapters.mcp.ruling import GOVERNED, Asked, Ruling
 
 
 async def govern(ruling: Ruling, context: Any, call_next: Any) -> Any:

@@ -11,15 +11,8 @@ from tappass.errors import TapPassError, ToolIntegrityViolation
 from tappass.ext import Options, Session, ToolDefinition, acall, current_session, printable, tell
 from tappass_adapters.mcp.catalogue import SHADOWED, UNLISTED, Catalogue, Listed
 from tappass_adapters.mcp.content import shown
+from tappass_adapters.mcp.requests import CALL, arguments_of, definition_of
 
-CALL, LIST = "tools/call", "tools/list"
-# What asks a server for nothing that anybody governs: to be there, and what it has.
-PASSES = frozenset(
-    {
-        "initialize", "server/discover", "ping", "logging/setLevel", "resources/unsubscribe", "subscriptions/listen",
-        LIST, "resources/list", "resources/templates/list", "prompts/list",
-    }
-)  # fmt: skip
 _VERDICTS = {
     UNLISTED: "is on no list of tools of its server",
     SHADOWED: "has a name that another tool here goes by too",
@@ -144,8 +137,7 @@ def _asked(method: str, params: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return what policy calls a request, and its arguments by name."""
     if method == CALL:
         return params["name"], params.get("arguments") or {}
-    own = ("_meta", "inputResponses", "requestState")
-    return method, {key: value for key, value in params.items() if key not in own}
+    return method, arguments_of(params)
 
 
 def _with_arguments(method: str, params: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -159,5 +151,4 @@ def _of_request(method: str, listed: Listed | None, name: str, server: str) -> T
         return listed.definition
     if method == CALL:
         return ToolDefinition(name=name, server=server)
-    said = f"The request `{method}` of the Model Context Protocol."
-    return ToolDefinition(name=method, description=said, open_arguments=True, server=server)
+    return definition_of(method, server)

@@ -18,8 +18,9 @@ import wrapt
 from tappass.errors import TapPassConfigError
 from tappass.ext import CORRELATION, printable
 from tappass_adapters.mcp.catalogue import OURS
-from tappass_adapters.mcp.gate import CALL, LIST, PASSES, Gate, Permit
+from tappass_adapters.mcp.gate import Gate, Permit
 from tappass_adapters.mcp.hostile import flaw
+from tappass_adapters.mcp.requests import CALL, LIST, PASSES
 
 # Ways past the gate: the bare transport, or an object that sends by itself.
 _REFUSED = frozenset({"server", "experimental", "add_response_router"})

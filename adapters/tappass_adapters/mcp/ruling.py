@@ -23,17 +23,10 @@ from tappass.ext import (
 )
 from tappass_adapters.mcp.content import shown
 from tappass_adapters.mcp.fitting import fitted
+from tappass_adapters.mcp.requests import CALL, arguments_of, definition_of
 
 RESUME = "tappass-resume"
-CALL = "tools/call"
 GOVERNED = frozenset({CALL, "resources/read", "resources/subscribe", "prompts/get", "completion/complete"})
-# Requests that reach no tool, resource or prompt, and what may be asked before anybody can be governed.
-PASSES = frozenset(
-    {
-        "initialize", "server/discover", "ping", "logging/setLevel", "resources/unsubscribe", "subscriptions/listen",
-        "tools/list", "resources/list", "resources/templates/list", "prompts/list",
-    }
-)  # fmt: skip
 _MOST_HELD = 4096
 
 
@@ -105,8 +98,7 @@ class Asked:
     def named(self) -> tuple[str, dict[str, Any]]:
         """What policy calls the request, and its arguments by name."""
         if self.method != CALL:
-            own = ("inputResponses", "requestState")
-            return self.method, {key: value for key, value in self.params.items() if key not in own}
+            return self.method, arguments_of(self.params)
         name, arguments = self.params.get("name"), self.params.get("arguments") or {}
         if not isinstance(name, str) or not isinstance(arguments, Mapping):
             raise TapPassConfigError("a tool call without a name, or whose arguments are no object; nothing ran")
@@ -155,8 +147,7 @@ class Ruling:
         server = self.wanted.server
         own: dict[str, Any] = {"server": server, "package": server}
         if asked.method != CALL:
-            said = f"The request `{asked.method}` of the Model Context Protocol."
-            return ToolDefinition(name=name, description=said, open_arguments=True, **own), ""
+            return definition_of(name, **own), ""
         if asked.tool is None:
             return ToolDefinition(name=name, server=server), "unlisted"
         listed = asked.tool

@@ -16,7 +16,8 @@ except ImportError as error:
 
 from tappass_adapters.mcp import asgi, fast
 from tappass_adapters.mcp.answers import ERROR, RESULT, elicits, refused
-from tappass_adapters.mcp.ruling import CALL, PASSES, Asked, Ruling, Wanted
+from tappass_adapters.mcp.requests import CALL, PASSES
+from tappass_adapters.mcp.ruling import Asked, Ruling, Wanted
 
 
 class TapPassMCPMiddleware:
