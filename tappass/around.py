@@ -6,8 +6,8 @@ import contextlib
 import functools
 import inspect
 import types
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import decorator
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tappass.scopes import Unit
 
 MARK = "__tappass_unit__"
+
+_Stepping: TypeAlias = "tuple[Unit, Callable[[], AsyncIterator[Any]], Callable[[BaseException | None], Any]]"
 
 
 def title(target: Any) -> str:
@@ -114,28 +116,13 @@ def _around_stream(function: Any, again: Callable[[], Unit]) -> Any:
 
 
 def _around_astream(function: Any, again: Callable[[], Unit]) -> Any:
-    async def stream(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+    async def begun(*args: Any, **kwargs: Any) -> _Stepping:
         unit = again()
         await unit.aforesee(args, kwargs)
         await unit.aopen()
-        source = asteps(unit, lambda: unit.call(function, args, kwargs), unit.aclose)
-        step: Callable[[], Any] = functools.partial(anext, source)
-        try:
-            while True:
-                try:
-                    item = await step()
-                except StopAsyncIteration:
-                    return
-                try:
-                    step = functools.partial(source.asend, (yield item))
-                except GeneratorExit:
-                    raise
-                except BaseException as error:
-                    step = functools.partial(source.athrow, error)
-        finally:
-            await source.aclose()
+        return unit, lambda: unit.call(function, args, kwargs), unit.aclose
 
-    return stream
+    return _astepping(begun)
 
 
 def steps(
@@ -168,32 +155,46 @@ def steps(
     return value
 
 
-async def asteps(
+def asteps(
     unit: Unit, begin: Callable[[], AsyncIterator[Any]], close: Callable[[BaseException | None], Any]
 ) -> AsyncGenerator[Any, Any]:
     """Hand on what an async iterator yields. The async twin of `steps`."""
-    source: Any = None
-    try:
-        step: Callable[[], Any] = lambda: anext(source)  # noqa: E731
-        while True:
-            with unit.active():
+
+    async def begun() -> _Stepping:
+        return unit, begin, close
+
+    return _astepping(begun)()
+
+
+def _astepping(begun: Callable[..., Awaitable[_Stepping]]) -> Callable[..., AsyncGenerator[Any, Any]]:
+    """Return an async generator function that steps through what `begun` names, once the first item is asked for."""
+
+    async def stream(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        unit, begin, close = await begun(*args, **kwargs)
+        source: Any = None
+        try:
+            step: Callable[[], Any] = lambda: anext(source)  # noqa: E731
+            while True:
+                with unit.active():
+                    try:
+                        source = begin() if source is None else source
+                        item = await step()
+                    except StopAsyncIteration:
+                        break
                 try:
-                    source = begin() if source is None else source
-                    item = await step()
-                except StopAsyncIteration:
-                    break
-            try:
-                step = _sending(source, (yield item), anext, "asend")
-            except GeneratorExit:
-                raise
-            except BaseException as error:
-                step = _throwing(source, error, "athrow")
-    except BaseException as error:
-        if (aclose := getattr(source, "aclose", None)) is not None:
-            await aclose()
-        await close(error)
-        raise
-    await close(None)
+                    step = _sending(source, (yield item), anext, "asend")
+                except GeneratorExit:
+                    raise
+                except BaseException as error:
+                    step = _throwing(source, error, "athrow")
+        except BaseException as error:
+            if (aclose := getattr(source, "aclose", None)) is not None:
+                await aclose()
+            await close(error)
+            raise
+        await close(None)
+
+    return stream
 
 
 def _sending(source: Any, value: Any, pull: Callable[[Any], Any] = next, send: str = "send") -> Callable[[], Any]:
