@@ -111,7 +111,7 @@ def note(call: Call, error: BaseException) -> None:
 
 def settle(call: Call, decision: Decision, result: Any) -> Flow[Any]:
     """Close the record of a call that completed; return its result, redacted where the plane says so."""
-    scan = scan_of(decision)
+    scan = call.scan
     if scan is None:
         yield from do(Settle(call.ending(COMPLETED)))
         return result

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from tappass import forking
 from tappass.enforcement.action import action_bytes
+from tappass.engine.gate import Gate
 from tappass.engine.judgement import Judgement, kept
 from tappass.engine.leaves import Leaves
 from tappass.engine.policy.document import REQUIRE_APPROVAL
 from tappass.engine.policy.facts import ApprovalTerms
-from tappass.engine.store.ahead import Ask
 from tappass.engine.store.port import Tx
 from tappass.wire.codec import canonical
 from tappass.wire.decisions import Action
@@ -84,7 +84,7 @@ class Asking(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
 
 
-class ApprovalGate:
+class ApprovalGate(Gate):
     """Holds calls for people, and lets what they agreed to run: exactly that action, once.
 
     Args:
@@ -120,10 +120,6 @@ class ApprovalGate:
         approval_id = token.removeprefix(TOKEN_PREFIX).rpartition(".")[0]
         genuine = hmac.compare_digest(token.encode(), self.token(approval_id).encode())
         return approval_id if genuine and approval_id else None
-
-    def asks(self, _: Judgement) -> Sequence[Ask]:
-        """Return nothing: what it asks is rare, or follows from what others spent in the same transaction."""
-        return ()
 
     def check(self, tx: Tx, judged: Judgement) -> None:
         """Let a held call run if people have agreed to exactly it, else ask them; a refusal that stands, stands."""

@@ -6,11 +6,12 @@ that, in the transaction that records it. Until then, or for ever if its process
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from tappass.engine.gate import Gate
 from tappass.engine.leaves import Leaves
 from tappass.engine.metering import (
     AGENT,
@@ -33,7 +34,6 @@ from tappass.engine.metering import (
 from tappass.engine.policy.facts import TOOL
 from tappass.engine.policy.policy import Policy
 from tappass.engine.recalled import Open
-from tappass.engine.store.ahead import Ask
 from tappass.engine.store.port import Tx
 from tappass.wire.decisions import ALLOW
 from tappass.wire.endings import COMPLETED, Ending
@@ -77,7 +77,7 @@ class Spending(msgspec.Struct, frozen=True, gc=False):
     meters: tuple[tuple[Meter, int], ...]
 
 
-class Budgets:
+class Budgets(Gate):
     """Counts what one project's sessions spend, and refuses the call that would spend more than there is.
 
     Sessions whose policy neither limits nor reads what is spent are not counted and pay nothing.
@@ -105,10 +105,6 @@ class Budgets:
             takes = {}
         used = {m.name: takes.get(m.measure) if m.scope == CALL else self._used(tx, m, day) for m in own}
         return {name: n / MICRO if name.endswith(USD) else n for name, n in used.items() if n is not None}
-
-    def asks(self, _: Judgement) -> Sequence[Ask]:
-        """Return nothing: what it asks is rare, or follows from what others spent in the same transaction."""
-        return ()
 
     def check(self, tx: Tx, judged: Judgement) -> None:
         """Refuse a call that would spend more than is left; what it is going to spend is noted, not yet spent."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from msgspec import UNSET
@@ -20,6 +20,7 @@ from tappass.engine.budgets import Budgets
 from tappass.engine.controls import Controls, read_controls
 from tappass.engine.delivered import Deliveries, bounded
 from tappass.engine.endings import LOST, Endings, counted, inspected
+from tappass.engine.gate import Gate
 from tappass.engine.implicit import ImplicitSessions
 from tappass.engine.issuer import Issuer
 from tappass.engine.judgement import Judgement, judge, kept, tag_of
@@ -31,7 +32,6 @@ from tappass.engine.reports import Reports
 from tappass.engine.sessions import ClosedError, ReopenedError, Sessions, not_open
 from tappass.engine.signing_keys import SigningKeys
 from tappass.engine.steps import Steps, Write, carried_out
-from tappass.engine.store.ahead import Ask
 from tappass.engine.store.port import Store, Tx
 from tappass.engine.voting import Voting
 from tappass.errors import TapPassConfigError
@@ -51,18 +51,6 @@ _DEFINED = (
 
 # Tool definitions that this process knows to be in the database.
 _MOST_DEFINED = 10_000
-
-
-class Gate(Protocol):
-    """What has a say in a decision beside policy, inside the transaction that records it."""
-
-    def check(self, tx: Tx, judged: Judgement) -> None:
-        """Change the judgement, and write what that takes; costs nothing where it does not apply."""
-        ...
-
-    def asks(self, judged: Judgement) -> Sequence[Ask]:
-        """Return what `check` is likely to ask, as far as that can be told before."""
-        ...
 
 
 class Engine:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from tappass.engine.gate import Gate
 from tappass.engine.judgement import Judgement
 from tappass.engine.leaves import Leaves
 from tappass.engine.policy.facts import TOOL
@@ -61,7 +62,7 @@ Key: TypeAlias = tuple[str, str, str]
 Pins: TypeAlias = dict[Key, str]
 
 
-class Integrity:
+class Integrity(Gate):
     """Lets a tool run, or be offered to a model, as what it was approved, or seen, as."""
 
     def __init__(self, leaves: Leaves, clock: Clock) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from tappass.engine.breakglass import ACTIVE, BYPASS_STEP, FULL_BYPASS, LEVELS, RELAX, find, parsed, scope_of, see
+from tappass.engine.gate import Gate
 from tappass.engine.judgement import Judgement, facts_of
 from tappass.engine.leaves import Leaves
 from tappass.engine.policy import document
 from tappass.engine.policy.merge import FAILED
-from tappass.engine.store.ahead import Ask
 from tappass.engine.store.port import Tx
 from tappass.wire.ids import Clock
 from tappass.wire.refusals import BreakGlass, IntegrityViolation, PolicyBlock
@@ -17,7 +15,7 @@ from tappass.wire.refusals import BreakGlass, IntegrityViolation, PolicyBlock
 _DETECTORS = frozenset(f"detect.{category}.{place}" for category in document.CATEGORIES for place in document.PLACES)
 
 
-class Overriding:
+class Overriding(Gate):
     """Relaxes a refusal as far as an override that is in force goes.
 
     A call that nothing refuses is not under break-glass: it runs as on any other day.
@@ -27,10 +25,6 @@ class Overriding:
         self._leaves = leaves
         self._clock = clock
         self._deadlines: dict[str, int] = {}
-
-    def asks(self, _: Judgement) -> Sequence[Ask]:
-        """Return nothing: what it asks is rare, or follows from what others spent in the same transaction."""
-        return ()
 
     def check(self, tx: Tx, judged: Judgement) -> None:
         """Let a refused call run, on the record, if an override covers it."""
