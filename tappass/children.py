@@ -7,7 +7,7 @@ from typing import Any
 
 from tappass.enforcement.latch import Latch
 from tappass.scopes import Unit, opening_of
-from tappass.session.session import Options, Session
+from tappass.session.session import Session
 
 
 class Child(Unit):
@@ -40,9 +40,4 @@ class Child(Unit):
         return self._beneath
 
     def _latch(self) -> Latch:
-        return self._beneath.latch if self._beneath.latch is not None else Latch()
-
-    def _opened(self, record: Any, plane: Any, options: Options) -> Session:
-        session = super()._opened(record, plane, options)
-        session.brings_back = self._beneath.brings_back
-        return session
+        return self._beneath.latch if self._beneath.latch is not None else Latch(brings_back=False)

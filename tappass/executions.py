@@ -104,7 +104,7 @@ class Executions:
             return await anyio.to_thread.run_sync(lambda: registry.implicit(self.plane()))
         record = await anyio.to_thread.run_sync(self._open, opening)
         asked = (options or Options()).over(self._options)
-        return Session(record, self.plane(), asked, latch=Latch())
+        return Session(record, self.plane(), asked, latch=Latch(brings_back=False))
 
     def _open(self, opening: Opening) -> SessionRecord:
         plane = self.plane()

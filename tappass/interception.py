@@ -182,8 +182,7 @@ class ModelCall(Interception):
         super().__init__(model, arguments, options=options, session=session, fixed=fixed)
 
     def _begun(self, session: Session) -> Call:
-        stands = session.latch.last if session.brings_back and session.latch is not None else None
-        if stands is not None and session.on_block != TELL:
+        if (stands := session.standing) is not None and session.on_block != TELL:
             raise copy.copy(stands)
         return super()._begun(session)
 

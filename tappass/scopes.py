@@ -73,11 +73,10 @@ class Unit:
         return current_session()
 
     def _latch(self) -> Latch:
-        return Latch()
+        return Latch(brings_back=self._reraise)
 
     def _opened(self, record: Any, plane: Plane, options: Options) -> Session:
         self._session = Session(record, plane, options, latch=self._latch())
-        self._session.brings_back = self._reraise
         if (parent := self._around) is not None and parent.plane is plane:
             # What is resumed around it is resumed in it.
             self._session.resume_token = parent.resume_token
@@ -89,7 +88,7 @@ class Unit:
         session = self._session
         assert session is not None
         registry.discard(session)
-        swallowed = session.latch.last if self._reraise and error is None and session.latch is not None else None
+        swallowed = session.standing if self._reraise and error is None else None
         cause = error or swallowed
         if self._reraise and isinstance(cause, TapPassError) and self._around is not None:
             # The framework around may swallow it in its turn.

@@ -45,9 +45,14 @@ class Latch:
 
     What was refused, or failed to be recorded, *stands* until the same action is let run, or the model was told: a
     guard raises the last that stands when its unit ends as if nothing had been refused.
+
+    Args:
+        brings_back: a guard's. In any other session nothing stands: nobody would ever ask, and what stands keeps the
+            frames that it came through.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, brings_back: bool = True) -> None:
+        self.brings_back = brings_back
         self._known: OrderedDict[bytes, GovernanceDecision] = OrderedDict()
         self._standing: OrderedDict[bytes, TapPassError] = OrderedDict()
 
@@ -84,6 +89,8 @@ class Latch:
 
     def note(self, key: bytes, error: TapPassError) -> None:
         """Let an error stand that is asked about anew each time: a result withheld, a plane that cannot be reached."""
+        if not self.brings_back:
+            return
         with _lock:
             if any(stands is error for stands in self._standing.values()):
                 return  # it came through another call

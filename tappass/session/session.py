@@ -66,7 +66,6 @@ class Session:
         parent: the id of the session around it, "" at the top.
         status: open, completed, failed or suspended.
         break_glass: the emergency override that a call in it met last, None if none did.
-        brings_back: a guard raises a swallowed refusal again when it ends.
     """
 
     def __init__(self, record: SessionRecord, plane: Plane, options: Options, *, latch: Latch | None) -> None:
@@ -83,7 +82,6 @@ class Session:
         self.options = options
         self.latch = latch
         self.resume_token = ""
-        self.brings_back = False
         self._stamps = Stamps()
         self.break_glass: BreakGlass | None = None
         self.correlation = Correlation(
@@ -156,6 +154,11 @@ class Session:
     def approval_timeout_s(self) -> float | None:
         """How long calls wait for people, in seconds; None: until the approval expires."""
         return self.options.approval_timeout_s
+
+    @property
+    def standing(self) -> TapPassError | None:
+        """The refusal that a guard brings back when its unit ends, None if none stands, or in no guard's session."""
+        return self.latch.last if self.latch is not None else None
 
     @property
     def on_block(self) -> str:

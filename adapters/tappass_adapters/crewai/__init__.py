@@ -98,8 +98,7 @@ class CrewGuard(Guard[Any]):
         return hasattr(error, "refusal") or "before_llm_call hook" in str(error)
 
     def _refusal(self, error: BaseException) -> TapPassError | None:
-        latch = self.session.latch
-        return (latch.last if latch is not None else None) or getattr(error, "refusal", None)
+        return self.session.standing or getattr(error, "refusal", None)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -48,7 +48,7 @@ def stand(error: TapPassError) -> None:
 
 def standing(session: Session | None) -> TapPassError | None:
     """Return what stands on a session and ends its unit."""
-    return session.latch.last if session is not None and session.latch is not None else None
+    return session.standing if session is not None else None
 
 
 def told(error: TapPassError) -> str | None:

@@ -23,7 +23,7 @@ def bring_back(run: Run, error: BaseException) -> BaseException:
         if isinstance(cause, TapPassError):
             return cause
         cause = cause.__cause__
-    stands = run.session.latch.last if run.session.latch is not None else None
+    stands = run.session.standing
     return stands if isinstance(error, AgentsException) and stands is not None else error
 
 
@@ -41,7 +41,7 @@ def finished(run: Run, result: Any) -> None:
         resuming.swap_agents(item, original)
     # The agents of a run live as long as its result: the SDK refers to some weakly.
     result.__dict__["_tappass_run"] = run
-    stands = run.session.latch.last if run.session.latch is not None else None
+    stands = run.session.standing
     if stands is not None and current_run() is None and run.guard.session.on_block != "tell":
         raise stands
 
