@@ -90,6 +90,8 @@ class Guard(Unit, Generic[T]):
         self._streams = 0
         self._left = self._over = False
         self._paused: set[str] = set()
+        self.inner: list[Unit] = []
+        """Open units that end with this one, those further in last: sub-graphs."""
         self._error: BaseException | None = None
         self._resumed = ""
         opening = opening_of(
@@ -183,11 +185,15 @@ class Guard(Unit, Generic[T]):
     def close(self, error: BaseException | None = None) -> None:
         """Close the session, or leave that to the last stream that still runs in it."""
         if not self._stays(error):
+            for unit in reversed(self.inner):
+                unit.close(error)
             super().close(error)
 
     async def aclose(self, error: BaseException | None = None) -> None:
         """Close the session, or leave that to the last stream that still runs in it."""
         if not self._stays(error):
+            for unit in reversed(self.inner):
+                await unit.aclose(error)
             await super().aclose(error)
 
     def _stays(self, error: BaseException | None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Unpack
 
@@ -38,7 +39,8 @@ class AgentGuard(Guard[Any]):
     def __init__(self, target: Any, asked: Any, entry: Any = None) -> None:
         super().__init__(target, asked, entry)
         self._handler = GuardCallbacks(self)
-        self._children: dict[str, Child] = {}
+        self._sub_graphs: dict[str, Session] = {}
+        self._opening_lock = threading.RLock()
         self._pauses = False
 
     def titled(self) -> str:
@@ -97,17 +99,14 @@ class AgentGuard(Guard[Any]):
         if not path:
             return self.session
         where = "|".join(path)
-        if where not in self._children:
-            name = str((metadata or {}).get("lc_agent_name") or path[-1].partition(":")[0])
-            child = Child(self.session_at({"langgraph_checkpoint_ns": where}), name, "graph")
-            child.open()
-            self._children[where] = child
-        return self._children[where].session
-
-    def _closing(self, error: BaseException | None) -> tuple[str, BaseException | None]:
-        for child in reversed(self._children.values()):
-            child.close(error)
-        return super()._closing(error)
+        # Its tools may run in parallel threads; it has one session.
+        with self._opening_lock:
+            if where not in self._sub_graphs:
+                name = str((metadata or {}).get("lc_agent_name") or path[-1].partition(":")[0])
+                child = Child(self.session_at({"langgraph_checkpoint_ns": where}), name, "graph")
+                self._sub_graphs[where] = child.open()
+                self.inner.append(child)
+            return self._sub_graphs[where]
 
     # Tools, from their gates.
 

@@ -54,20 +54,17 @@ def _redacted(call: Call, obligation: RedactArguments, decision: Decision) -> di
 
 def not_redactable(name: str, inside: str, ids: Correlation) -> PolicyBlockError:
     """Return the block for a call that may only run redacted, where its arguments cannot be replaced."""
-    reason = f"holds what must be redacted {inside}"
-    return PolicyBlockError(
-        f"`{printable(name)}` {reason}; nothing ran; see {ids.audit_url}",
-        blocked_by="argument-not-redactable",
-        reason=reason,
-        correlation=ids,
-    )
+    return _unfit(name, "argument-not-redactable", f"holds what must be redacted {inside}", ids)
 
 
 def _uninspectable(name: str, ids: Correlation) -> PolicyBlockError:
-    reason = "gives a result that must be inspected, where nobody can see it"
+    return _unfit(name, "result-not-inspectable", "gives a result that must be inspected, where nobody can see it", ids)
+
+
+def _unfit(name: str, blocked_by: str, reason: str, ids: Correlation) -> PolicyBlockError:
     return PolicyBlockError(
         f"`{printable(name)}` {reason}; nothing ran; see {ids.audit_url}",
-        blocked_by="result-not-inspectable",
+        blocked_by=blocked_by,
         reason=reason,
         correlation=ids,
     )

@@ -11,6 +11,7 @@ import pytest
 from langchain.agents import create_agent
 from langchain_classic.agents import AgentExecutor, create_tool_calling_agent
 from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import AIMessage
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import BaseTool, InjectedToolArg, StructuredTool, Tool
@@ -230,6 +231,22 @@ def test_a_sub_graph_is_a_child_session(plane, model, audit_events):
     assert rows[name].parent == rows["boss"].session_id
     assert {e.session_id for e in audit_events(type="call.decided")} == {rows[name].session_id}
     assert {row.status for row in rows.values()} == {"completed"}
+
+
+def test_parallel_tools_of_a_sub_graph_open_one_session(plane, audit_events):
+    inner = StateGraph(MessagesState)
+    inner.add_node("tools", ToolNode(Mail().tools()))
+    inner.add_edge(START, "tools")
+    inner.add_edge("tools", END)
+    builder = StateGraph(MessagesState)
+    builder.add_node("delegate", inner.compile())
+    builder.add_edge(START, "delegate")
+    builder.add_edge("delegate", END)
+    wanted = [{"name": "send", "args": {"to": f"a{n}@acme.com"}, "id": f"c{n}"} for n in range(8)]
+    guard_agent(name="boss")(builder.compile().invoke)({"messages": [AIMessage("", tool_calls=wanted)]})
+    assert sorted(row.name for row in plane.plane.engine.store.read.sessions()) == ["boss", "delegate"]
+    assert len({e.session_id for e in audit_events(type="call.decided")}) == 1
+    assert [e.status for e in audit_events(type="session.closed")] == ["completed"] * 2
 
 
 def test_an_async_graph_is_interrupted_and_resumed_in_its_session(plane, model, audit_events):
