@@ -14,7 +14,7 @@ from tappass.enforcement.flow import enforce
 from tappass.enforcement.obligations import not_redactable
 from tappass.enforcement.paused import AsyncPausedCall, PausedCall
 from tappass.enforcement.projection import Encoders
-from tappass.enforcement.verdicts import printable
+from tappass.enforcement.verdicts import printable, withheld
 from tappass.errors import ApprovalRequired, GovernanceDecision, TapPassConfigError, TapPassError
 from tappass.placing import ANYWHERE, Placed, aplace, place
 from tappass.session.session import TELL, Options, Session
@@ -22,6 +22,7 @@ from tappass.toolspec import sha256
 from tappass.wire.chat import Usage, prompt_text
 from tappass.wire.codec import canonical
 from tappass.wire.decisions import Action, ToolDefinition
+from tappass.wire.endings import Settlement
 
 
 class Interception:
@@ -254,8 +255,8 @@ def tell(session: Session | None, error: TapPassError) -> str:
 
 def irreplaceable(session: Session, name: str) -> TapPassError:
     """Return the error for a result that may only be seen redacted, where the framework cannot be given another."""
-    error = not_redactable(name, "in its result, where the framework cannot be given another", session.correlation)
-    error.ran = True
+    reason = "its result holds what must be redacted, and the framework cannot be given another"
+    error = withheld(Settlement(withheld_by="result-not-redactable", reason=reason), name, session.correlation)
     session.let_stand(error)
     return error
 

@@ -14,7 +14,17 @@ import anyio
 import pytest
 
 from tappass import ApprovalRequired, PolicyBlockError, TapPassConfigError, current_session, governed, resume, tool
-from tappass.ext import Child, Gate, Guard, Interception, ModelCall, ToolDefinition, current_guard, guarding
+from tappass.ext import (
+    Child,
+    Gate,
+    Guard,
+    Interception,
+    ModelCall,
+    ToolDefinition,
+    current_guard,
+    guarding,
+    irreplaceable,
+)
 from tests.people import agree
 
 POLICY = """
@@ -365,3 +375,11 @@ def test_units_in_parallel_threads_never_mix(plane, audit_events):
     [t.join() for t in threads]
     for session_id in sessions.values():
         assert len(audit_events(type="call.decided", session_id=session_id)) == 5
+
+
+def test_a_result_that_cannot_be_replaced_is_withheld_and_said_to_have_run(plane):
+    with pytest.raises(PolicyBlockError) as caught, guard_toy(Toy()) as guarded:
+        irreplaceable(guarded.session, "look")
+    assert (caught.value.blocked_by, caught.value.ran) == ("result-not-redactable", True)
+    assert "`look` ran, but its result holds what must be redacted" in str(caught.value)
+    assert "nothing ran" not in str(caught.value)
