@@ -76,8 +76,9 @@ class Joining(UnitOfWork):
         url: str | None = None,
         api_key: str | None = None,
         options: Options | None = None,
+        reraise: bool = False,
     ) -> None:
-        super().__init__(opening, url=url, api_key=api_key, options=options)
+        super().__init__(opening, url=url, api_key=api_key, options=options, reraise=reraise)
         self._carrier = carrier
         self._audience = audience
         self._required = required
@@ -153,6 +154,7 @@ class Joining(UnitOfWork):
 
     def _again(self) -> Joining:
         asked: dict[str, Any] = {"audience": self._audience, "required": self._required, "options": self._options}
+        asked["reraise"] = self._reraise
         return Joining(self._carrier, self._opening, url=self._url, api_key=self._api_key, **asked)
 
     def _called(self, signature: inspect.Signature) -> Joining:

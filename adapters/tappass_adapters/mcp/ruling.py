@@ -42,6 +42,7 @@ class Arrival(Joining):
             url=wanted.url,
             api_key=wanted.api_key,
             options=wanted.options,
+            reraise=True,
         )
 
     def _parent(self) -> Session | None:
@@ -129,9 +130,13 @@ class Ruling:
             key = sha256(canonical((caller, asked.method, name, arguments))) if caller else ""
             session.resume_token = _text(asked.meta.get(RESUME)) or self._held.pop(key, "")
             try:
-                return await acall(
+                answer = await acall(
                     run, name, arguments, session=session, definition=definition, doubt=doubt, show=shown
                 )
+                if (stands := session.standing) is not None:
+                    # Of a call inside the tool, which the server's library made text of.
+                    raise stands
+                return answer
             except ApprovalRequired as held:
                 self._keep(key, held.resume_token)
                 raise

@@ -40,6 +40,7 @@ class Row:
         told: the model reads a refusal where the guard tells.
         redacts: a tool can be given other arguments; where it cannot, the call is refused.
         kind: the kind of session that a unit opens.
+        around: the tool call that the unit itself is, decided beside those of its tools; "" where it is none.
     """
 
     name = ""
@@ -49,6 +50,7 @@ class Row:
     told = True
     redacts = True
     kind = ""
+    around = ""
 
     def run(self, job: Job) -> str:
         """Run the unit once, guarded with `job.asked`; return what the model said last.

@@ -10,8 +10,8 @@ import anyio
 import anyio.to_thread
 import mcp
 
-from tappass import guard_mcp_client
-from tests.adapters.conformance.looping import ask
+from tappass import TapPassConnectionError, TapPassMCPMiddleware, guard_mcp_client
+from tests.adapters.conformance.looping import ask, decision_of, work
 from tests.adapters.conformance.row import Job, Row
 from tests.adapters.mcp.bank import MODERN, Bank, answer, over_streams, text
 
@@ -82,6 +82,50 @@ class Legacy(Session):
         return guard_mcp_client(mcp.Client(bank_of(job).server, mode="legacy"), server="office", **job.asked)
 
 
+class Server(Row):
+    """A server's own tool is the unit: what is refused inside it, the server's library makes text of."""
+
+    name = "mcp-server"
+    kind = "request"
+    told = False
+    around = "work"
+
+    def server(self, job: Job) -> Any:
+        from mcp.server import MCPServer
+
+        server = MCPServer("office", middleware=[TapPassMCPMiddleware(server="office")])
+
+        @server.tool(name="work")
+        def tool() -> str:
+            """Do what is to be done."""
+            return work(job)
+
+        return server
+
+    def run(self, job: Job, **meta: str) -> str:
+        async def main() -> Any:
+            async with mcp.Client(self.server(job)) as client:
+                return await client.call_tool("work", {}, meta=meta or None)
+
+        try:
+            result = anyio.run(main)
+        except* Exception as group:
+            raise _unreachable(group) from None
+        if result.is_error:
+            raise decision_of(result.meta["tappass"])
+        return str(result.content[0].text)
+
+    def resume(self, job: Job, token: str) -> str:
+        return self.run(job, **{"tappass-resume": token})
+
+
+def _unreachable(error: BaseException) -> BaseException:
+    """Return the error for a plane that a server says it cannot reach."""
+    while isinstance(error, BaseExceptionGroup):
+        (error,) = error.exceptions
+    return TapPassConnectionError(str(error)) if getattr(error, "code", None) == -32051 else error
+
+
 ROWS: list[Row] = [Session()]
 if MODERN:
-    ROWS += [Client(), Legacy()]
+    ROWS += [Client(), Legacy(), Server()]

@@ -8,7 +8,7 @@ from fastmcp import Client, FastMCP
 from fastmcp.exceptions import ToolError
 from fastmcp.tools.base import ToolResult
 
-from tappass import TapPassMCPMiddleware, current_session, guard_mcp_client, tappass_session
+from tappass import TapPassMCPMiddleware, current_session, guard_mcp_client, tappass_session, tool
 from tests.contract.test_approvals import person
 
 # asyncio alone: FastMCP's own client and server need it.
@@ -98,6 +98,26 @@ async def test_a_blocked_call_does_not_run_and_the_model_can_read_why(shop, any_
     assert result.is_error
     assert "inside" in result.content[0].text
     assert shop.ran == []
+
+
+async def test_a_refusal_inside_a_tool_is_the_answer_whatever_the_library_makes_of_it(shop, any_plane):
+    any_plane.policy("version: 1\nrules:\n  - {id: inner, tool: send_within, effect: block}\n")
+    send = tool(name="send_within")(lambda to: shop.ran.append(to))
+
+    @shop.server.tool
+    def outer() -> str:
+        try:
+            send("eve@evil.example")
+        except Exception as error:
+            return f"went on past {type(error).__name__}"
+        return "sent"
+
+    async with Client(shop.server) as client:
+        result = await called(client, "outer", {})
+    assert result.is_error
+    assert "inner" in result.content[0].text
+    assert shop.ran == []
+    assert [e.status for e in any_plane.events(type="session.closed")] == ["failed"]
 
 
 async def test_a_refusal_can_be_a_protocol_error(plane):
