@@ -1,17 +1,19 @@
-"""What a governed tool call costs in a framework, beside the same run without a guard, and beside the plane's own cost.
+"""What a governed tool call costs in a framework: what the guard adds to the plane, called from the same place.
 
     scripts/setup frameworks crewai
     .venv-frameworks/bin/python -m tests.bench.bench_guards
     .venv-crewai/bin/python -m tests.bench.bench_guards
 
-A framework that is not installed is left out. Each run makes `CALLS` tool calls; governed and ungoverned runs take
-turns, and the medians are compared. "Over the plane" is what is left of the difference once the decision and the
-settling of a plain governed function are taken off.
+A framework that is not installed is left out. Three runs of one agent take turns: without tappass; with its tool's
+function decorated by `@tool`, which costs what the plane costs there (in the framework's threads, between its own
+work); and guarded. "By the guard" is what the guard takes more than `@tool`. The first lines show what the plane costs
+where nothing else runs.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import statistics
@@ -26,33 +28,58 @@ from tappass.session.registry import registry
 
 CALLS, ROUNDS = 200, 9
 
-Run = Callable[[bool], None]
+Run = Callable[[], object]
+Make = Callable[[Callable[..., Any], bool], Run]
+"""Makes the run of an agent with a tool, guarded or not."""
 
 
-def langchain() -> Run:
-    """An agent's tool, invoked as a ToolNode does, inside a guard and without one."""
+def look(text: str) -> str:
+    """Look."""
+    return text
+
+
+async def alook(text: str) -> str:
+    """Look."""
+    return text
+
+
+def langgraph(function: Callable[..., Any], guarded: bool) -> Run:
+    """A graph whose tools are all asked for at once: a ToolNode runs them in threads."""
+    wanted = [{"name": "look", "args": {"text": f"n{number}"}, "id": f"c{number}"} for number in range(CALLS)]
+    return _graph(function, guarded, lambda asked: wanted)
+
+
+def langgraph_in_turn(function: Callable[..., Any], guarded: bool) -> Run:
+    """A graph whose tools are asked for one after another."""
+    return _graph(function, guarded, lambda n: [{"name": "look", "args": {"text": f"n{n}"}, "id": f"c{n}"}])
+
+
+def _graph(function: Callable[..., Any], guarded: bool, asking: Callable[[int], list[Any]]) -> Run:
     from langchain_core.messages import AIMessage
-    from langgraph.graph import END, START, MessagesState, StateGraph
+    from langgraph.graph import END, START, StateGraph
     from langgraph.prebuilt import ToolNode
+    from typing_extensions import TypedDict
 
     from tappass import guard_agent
 
-    def look(text: str) -> str:
-        """Look."""
-        return text
+    State = TypedDict("State", {"messages": list[Any], "asked": int})  # noqa: UP013 - named where it is used
 
-    wanted = [{"name": "look", "args": {"text": f"n{number}"}, "id": f"c{number}"} for number in range(CALLS)]
-    builder = StateGraph(MessagesState)
-    builder.add_node("tools", ToolNode([look]))
-    builder.add_edge(START, "tools")
-    builder.add_edge("tools", END)
+    def ask(state: Any) -> Any:
+        calls: Any = asking(state["asked"])
+        return {"messages": [AIMessage("", tool_calls=calls)], "asked": state["asked"] + len(calls)}
+
+    builder: Any = StateGraph(State)
+    builder.add_node("ask", ask)
+    builder.add_node("tools", ToolNode([function]))
+    builder.add_edge(START, "ask")
+    builder.add_edge("ask", "tools")
+    builder.add_conditional_edges("tools", lambda state: "ask" if state["asked"] < CALLS else END)
     graph = builder.compile()
-    guarded = guard_agent()(graph.invoke)
-    state: Any = {"messages": [AIMessage("", tool_calls=wanted)]}
-    return lambda governed: (guarded if governed else graph.invoke)(state)  # type: ignore[return-value]
+    invoke = guard_agent()(graph.invoke) if guarded else graph.invoke
+    return lambda: invoke({"messages": [], "asked": 0}, {"recursion_limit": 10 * CALLS})
 
 
-def crewai() -> Run:
+def crewai(function: Callable[..., Any], guarded: bool) -> Run:
     """A crew's tool, called as a model asks for it, the model in this process."""
     import json
 
@@ -61,11 +88,6 @@ def crewai() -> Run:
     from crewai.tools import tool as crew_tool
 
     from tappass import guard_crew
-
-    @crew_tool("look", max_usage_count=10**9)  # counted tools are called one by one
-    def look(text: str) -> str:
-        """Look."""
-        return text
 
     class Model(BaseLLM):
         def call(self, messages: Any, tools: Any = None, *_: Any, **__: Any) -> Any:
@@ -77,13 +99,14 @@ def crewai() -> Run:
         def supports_function_calling(self) -> bool:
             return True
 
-    agent = Agent(role="r", goal="g", backstory="b", tools=[look], llm=Model(model="m"))
+    # Tools that are counted are called one by one.
+    known = crew_tool("look", max_usage_count=10**9)(function)
+    agent = Agent(role="r", goal="g", backstory="b", tools=[known], llm=Model(model="m"))
     crew = Crew(agents=[agent], tasks=[Task(description="d", expected_output="e", agent=agent)])
-    guarded = guard_crew()(crew.kickoff)
-    return lambda governed: (guarded if governed else crew.kickoff)()
+    return guard_crew()(crew.kickoff) if guarded else crew.kickoff
 
 
-def openai_agents() -> Run:
+def openai_agents(function: Callable[..., Any], guarded: bool) -> Run:
     """An agent's tools, all asked for in one turn, so that few model calls are among them."""
     from agents import Agent, Runner, function_tool, set_tracing_disabled
     from agents.testing import ScriptedModel, assistant_message, function_call
@@ -91,46 +114,40 @@ def openai_agents() -> Run:
     from tappass import guard_openai_run
 
     set_tracing_disabled(True)
-
-    @function_tool
-    async def look(text: str) -> str:
-        return text
-
     wanted = [function_call("look", {"text": f"n{number}"}, call_id=f"c{number}") for number in range(CALLS)]
-    guarded = guard_openai_run()(Runner.run_sync)
+    known = function_tool(function, name_override="look")
+    run_sync = guard_openai_run()(Runner.run_sync) if guarded else Runner.run_sync
 
-    def run(governed: bool) -> None:
+    def run() -> object:
         model = ScriptedModel([wanted, [assistant_message("done")]])
-        agent = Agent(name="a", model=model, tools=[look])
-        (guarded if governed else Runner.run_sync)(agent, "go")
+        return run_sync(Agent(name="a", model=model, tools=[known]), "go")
 
     return run
 
 
-def google_adk() -> Run:
+def google_adk(function: Callable[..., Any], guarded: bool) -> Run:
     """An agent's tools, all asked for in one answer."""
     from google.adk.agents import LlmAgent
     from google.adk.models import BaseLlm, LlmResponse
     from google.adk.runners import InMemoryRunner
+    from google.adk.tools import FunctionTool
     from google.genai import types
 
     from tappass import guard_adk_agent
 
-    def look(text: str) -> str:
-        """Look."""
-        return text
+    known = FunctionTool(function)
 
     class Script(BaseLlm):
         async def generate_content_async(self, llm_request: Any, stream: bool = False) -> Any:
             asked = any(part.function_response for content in llm_request.contents for part in content.parts or ())
-            calls = [types.FunctionCall(name="look", args={"text": f"n{number}"}) for number in range(CALLS)]
+            calls = [types.FunctionCall(name=known.name, args={"text": f"n{number}"}) for number in range(CALLS)]
             parts = [types.Part(text="done")] if asked else [types.Part(function_call=call) for call in calls]
             yield LlmResponse(content=types.Content(role="model", parts=parts))
 
-    def run(governed: bool) -> None:
-        runner = InMemoryRunner(agent=LlmAgent(name="x", model=Script(model="m"), tools=[look]), app_name="a")
+    def run() -> None:
+        runner = InMemoryRunner(agent=LlmAgent(name="x", model=Script(model="m"), tools=[known]), app_name="a")
         runner.auto_create_session = True
-        entry = guard_adk_agent()(runner.run_async) if governed else runner.run_async
+        entry = guard_adk_agent()(runner.run_async) if guarded else runner.run_async
 
         async def run_all() -> None:
             async for _ in entry(user_id="u", session_id="s", new_message=types.UserContent("go")):
@@ -141,71 +158,75 @@ def google_adk() -> Run:
     return run
 
 
+def alone(function: Callable[..., Any], guarded: bool) -> Run:
+    """The function by itself, called in turn; a coroutine function, all at once."""
+
+    async def all_at_once() -> None:
+        await asyncio.gather(*(function(f"n{number}") for number in range(CALLS)))
+
+    def in_turn() -> None:
+        for number in range(CALLS):
+            function(f"n{number}")
+
+    return (lambda: asyncio.run(all_at_once())) if asyncio.iscoroutinefunction(function) else in_turn
+
+
 # What decides in coroutines, so that the event loop stays free, is held against a governed coroutine.
-SYNC: dict[str, Callable[[], Run]] = {"langgraph": langchain, "crewai": crewai}
-ASYNC: dict[str, Callable[[], Run]] = {"openai-agents": openai_agents, "google-adk": google_adk}
+SYNC: dict[str, Make] = {
+    "a function": alone,
+    "langgraph": langgraph,
+    "langgraph, in turn": langgraph_in_turn,
+    "crewai": crewai,
+}
+ASYNC: dict[str, Make] = {"a coroutine": alone, "openai-agents": openai_agents, "google-adk": google_adk}
 
 
-def plane_us() -> float:
-    """Return what the embedded plane takes for one call of a governed function, in microseconds."""
-
-    def look_alone(text: str) -> str:
-        return text
-
-    governed = tool(look_alone)
-
-    def all_calls(call: Callable[[str], str]) -> None:
-        with tappass_session():
-            for number in range(CALLS):
-                call(f"n{number}")
-
-    return compared(lambda with_plane: all_calls(governed if with_plane else look_alone))
-
-
-def async_plane_us() -> float:
-    """Return the same for a governed coroutine function, its calls all at once."""
-
-    async def alook_alone(text: str) -> str:
-        return text
-
-    governed = tool(alook_alone)
-
-    async def all_calls(call: Callable[[str], Any]) -> None:
-        async with tappass_session():
-            await asyncio.gather(*(call(f"n{number}") for number in range(CALLS)))
-
-    return compared(lambda with_plane: asyncio.run(all_calls(governed if with_plane else alook_alone)))
-
-
-def compared(run: Run) -> float:
-    """Return how much longer a call takes when it is governed, in microseconds: the median of the differences."""
-    run(True)
-    run(False)
-    differences = []
+def microseconds(runs: dict[str, Run]) -> dict[str, float]:
+    """Return what a call takes in each of these runs, in microseconds: the median of rounds in turn."""
+    for run in runs.values():
+        run()
+    # What was imported is not collected again and again meanwhile: that takes 100 ms each time, in any run.
+    gc.collect()
+    gc.freeze()
+    took: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(ROUNDS):
-        times = {}
-        for governed in (False, True):
+        for name, run in runs.items():
             began = time.perf_counter()
-            run(governed)
-            times[governed] = time.perf_counter() - began
-        differences.append((times[True] - times[False]) / CALLS * 1e6)
-    return statistics.median(differences)
+            run()
+            took[name].append((time.perf_counter() - began) / CALLS * 1e6)
+    return {name: statistics.median(times) for name, times in took.items()}
+
+
+def in_session(run: Run) -> Run:
+    """Return a run in a session of its own, as a guard opens one."""
+
+    def within() -> None:
+        with tappass_session():
+            run()
+
+    return within
 
 
 def main() -> None:
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TAPPASS_URL"] = f"sqlite:///{Path(folder) / 'tappass.db'}"
-        for what, own, frameworks in (("function", plane_us(), SYNC), ("coroutine", async_plane_us(), ASYNC)):
-            print(f"{what:<18} {own:8.0f} us a call: the plane's own cost")
+        print(f"{'us a tool call':<20}{'ungoverned':>12}{'+ plane':>12}{'+ guard':>12}{'by the guard':>14}")
+        for function, frameworks in ((look, SYNC), (alook, ASYNC)):
             for name, make in frameworks.items():
+                governed = tool(function)
                 try:
-                    run = make()
+                    runs = {"without": make(function, False), "tool": in_session(make(governed, False))}
                 except ImportError:
-                    print(f"{name:<18} is not installed here")
+                    print(f"{name:<20} is not installed here")
                     continue
-                more = compared(run)
-                print(f"{name:<18} {more:8.0f} us a call, {more - own:6.0f} over the plane")
+                if make is not alone:
+                    runs["guard"] = make(function, True)
+                took = microseconds(runs)
+                line = f"{name:<20}{took['without']:>12.0f}{took['tool'] - took['without']:>12.0f}"
+                if make is not alone:
+                    line += f"{took['guard'] - took['without']:>12.0f}{took['guard'] - took['tool']:>14.0f}"
+                print(line)
         registry.shutdown()
 
 

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 from crewai import LLM, Crew, Task
+from crewai.events import crewai_event_bus
+from crewai.events.types.hook_events import HookDispatchedEvent
+from crewai.events.types.tool_usage_events import ToolUsageFinishedEvent, ToolUsageStartedEvent
 from crewai.hooks import HookAborted, InterceptionPoint, llm_hooks, on, unregister_hook
 from crewai.hooks.dispatch import register_scoped, scoped_hooks
 from pydantic import BaseModel
@@ -60,6 +63,29 @@ def test_the_users_hooks_and_callbacks_still_fire_in_order(crew, audit_events, s
     assert [name for name in seen if name[0] != "step"] == [*before, ("task", 0)]
     assert ("step", 0) in seen
     assert len(ran) == 1
+
+
+def test_events_tell_of_the_users_hooks_and_not_of_the_guards(crew, script, ran):
+    heard: list[Any] = []
+
+    def note(_: Any, event: Any) -> None:
+        heard.append(event)
+
+    script.says([IN], "the end")
+    with crewai_event_bus.scoped_handlers():
+        for kind in (HookDispatchedEvent, ToolUsageStartedEvent, ToolUsageFinishedEvent):
+            crewai_event_bus.on(kind)(note)
+        with guard_crew(crew) as guarded:
+            guarded.kickoff()
+            crewai_event_bus.flush()
+            assert sorted(event.type for event in heard) == ["tool_usage_finished", "tool_usage_started"]
+            script.says([IN], "the end")
+            register_scoped(POST, lambda context: None)
+            guarded.kickoff()
+        crewai_event_bus.flush()
+    dispatched = [event for event in heard if event.type == "hook_dispatched"]
+    assert [(event.interception_point, event.hook_count) for event in dispatched] == [("post_tool_call", 2)]
+    assert len(ran) == 2
 
 
 def test_what_a_users_hook_changes_is_what_is_decided(crew, script, ran):
