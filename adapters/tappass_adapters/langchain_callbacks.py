@@ -29,8 +29,8 @@ class GuardCallbacks(BaseCallbackHandler):
 
     raise_error = True
     run_inline = True
-    # Asked of a handler before each event: nothing is to be heard of these.
-    ignore_chain = ignore_agent = ignore_retriever = ignore_retry = ignore_custom_event = True
+    # Not `ignore_agent`, by which LangChain asks about tools.
+    ignore_chain = ignore_retriever = ignore_retry = ignore_custom_event = True
 
     def __init__(self, guard: AgentGuard) -> None:
         self._guard = guard
