@@ -76,7 +76,7 @@ class _Prompt(uvicorn.Server):
     """uvicorn, without the two times 100 ms that it takes to end: thousands of tests wait for that."""
 
     async def main_loop(self) -> None:
-        while not await self.on_tick(0):
+        while not await self.on_tick(0):  # noqa: ASYNC110 - uvicorn is told by a flag
             await asyncio.sleep(0.005)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -85,7 +85,7 @@ class _Prompt(uvicorn.Server):
         for connection in list(self.server_state.connections):
             connection.shutdown()
         until = time.monotonic() + 1
-        while (self.server_state.connections or self.server_state.tasks) and time.monotonic() < until:
+        while (self.server_state.connections or self.server_state.tasks) and time.monotonic() < until:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         for task in self.server_state.tasks:
             task.cancel()

@@ -18,7 +18,7 @@ from tappass.server.auth import KINDS, authenticate, provide_house, provide_plan
 from tappass.server.house import House
 from tappass.server.limits import Attempts, BodyLimits
 from tappass.server.logs import RequestLog
-from tappass.server.openapi import complete, described
+from tappass.server.openapi import described
 from tappass.server.pages import PAGES, BrowsersSeePages
 from tappass.server.routes import HANDLERS
 from tappass.server.routes.health import metrics_route
@@ -41,7 +41,6 @@ def make_app(house: House, routes: Sequence[Any] | None = None) -> Litestar:
         warnings.simplefilter("ignore", LitestarDeprecationWarning)
         app = _routed(house, [*HANDLERS, *metrics_route(settings.metrics), PAGES] if routes is None else list(routes))
     _all_say_who_may_call(app)
-    complete(app)
     limited = BodyLimits(
         BrowsersSeePages(Shortcut(app.asgi_handler, house)),
         body_bytes=settings.body_bytes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-from litestar import Litestar, Router
+from litestar import Litestar, Request, Router
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import (
@@ -38,13 +38,25 @@ def described() -> OpenAPIConfig:
         summary="Runtime governance for AI agents: the control plane",
         # A router of its own: the framework's would take every unknown address for one of its pages.
         openapi_router=Router("/openapi.json", route_handlers=[], include_in_schema=False, opt={"scope": PUBLIC}),
-        render_plugins=[JsonRenderPlugin(path="/")],
+        render_plugins=[_Completed(path="/")],
         components=Components(
             security_schemes={
                 _KEY: SecurityScheme(type="http", scheme="bearer", description="`tp_…`, `tp_admin_…`, …")
             },
         ),
     )
+
+
+class _Completed(JsonRenderPlugin):
+    """Makes the description when it is first asked for: no server need wait for it to start."""
+
+    _described: dict[str, Any] | None = None
+
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        if self._described is None:
+            complete(request.app)
+            self._described = request.app.openapi_schema.to_schema()
+        return super().render(request, self._described)
 
 
 def complete(app: Litestar) -> None:
