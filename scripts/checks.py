@@ -44,7 +44,7 @@ def environment(python: str) -> dict[str, str]:
 
 def all_pytest_runs() -> dict[str, list[str]]:
     """All of it: first what needs the machine to itself, last the many, so that a run's closing line counts them."""
-    spread = ["-n", "2", "--dist", "loadgroup"]
+    spread = ["-n", "3", "--dist", "loadgroup"]
     main = [*PYTHON, "pytest", f"--ignore={TESTS}"]
     adapters: dict[str, list[str]] = {}
     for env in ENVIRONMENTS.values():

@@ -23,7 +23,7 @@ from tappass import TapPassPlugin, tappass_session_async
 from tests.adapters.conformance.row import Job, Row
 from tests.adapters.scripted import MODEL
 from tests.adapters.temporal.conversation import Conversation
-from tests.adapters.temporal.servers import development_server
+from tests.adapters.temporal.servers import SANDBOX, development_server
 
 _starting = threading.Lock()
 
@@ -78,6 +78,7 @@ class Agent(Row):
         with ThreadPoolExecutor(4) as threads:
             activities = [defined(function) for function in job.tools]
             options: dict[str, Any] = {"activities": activities, "activity_executor": threads}
+            options["workflow_runner"] = SANDBOX
             async with Worker(client, task_queue=queue, workflows=[Conversation], **options):
                 yield client, queue
 

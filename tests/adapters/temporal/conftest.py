@@ -23,7 +23,7 @@ from temporalio.worker import Worker
 from tappass import TapPassPlugin
 from tappass.testing import memory_plane
 from tests.adapters.temporal import workflows
-from tests.adapters.temporal.servers import development_server
+from tests.adapters.temporal.servers import SANDBOX, development_server
 from tests.living import remote_plane
 from tests.people import BOB
 
@@ -72,6 +72,7 @@ class World:
             "workflows": workflows.WORKFLOWS,
             "activities": workflows.ACTIVITIES,
             "activity_executor": ThreadPoolExecutor(4),
+            "workflow_runner": SANDBOX,
         }
         return Worker(client, **(given | options))
 

@@ -14,8 +14,12 @@ from contextlib import contextmanager
 
 from temporalio.client import Client
 from temporalio.service import RPCError
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 READY_S = 60.0
+# FastMCP brings an import hook that has each sandbox import beartype anew, a second for every workflow. Where tests of
+# both are one process, it is let through.
+SANDBOX = SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules("beartype"))
 
 
 def binary(name: str) -> str:

@@ -22,6 +22,7 @@ from tappass.toolspec import release_names
 from tappass.wire import version
 from tests.adapters.temporal import workflows
 from tests.adapters.temporal import workflows as w
+from tests.adapters.temporal.servers import SANDBOX
 
 pytestmark = pytest.mark.anyio
 
@@ -49,7 +50,7 @@ def governed(module):
 
 async def replay(history, kinds, plugins=None):
     plugins = [TapPassPlugin()] if plugins is None else plugins
-    replayer = Replayer(workflows=kinds, plugins=plugins)
+    replayer = Replayer(workflows=kinds, plugins=plugins, workflow_runner=SANDBOX)
     found = WorkflowHistory.from_json("", history.read_text())
     # A child's id may be made of it.
     found = dataclasses.replace(
