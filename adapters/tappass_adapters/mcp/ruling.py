@@ -130,13 +130,10 @@ class Ruling:
             key = sha256(canonical((caller, asked.method, name, arguments))) if caller else ""
             session.resume_token = _text(asked.meta.get(RESUME)) or self._held.pop(key, "")
             try:
-                answer = await acall(
-                    run, name, arguments, session=session, definition=definition, doubt=doubt, show=shown
+                return await _outright(
+                    session,
+                    acall(run, name, arguments, session=session, definition=definition, doubt=doubt, show=shown),
                 )
-                if (stands := session.standing) is not None:
-                    # Of a call inside the tool, which the server's library made text of.
-                    raise stands
-                return answer
             except ApprovalRequired as held:
                 self._keep(key, held.resume_token)
                 raise
@@ -168,6 +165,21 @@ class Ruling:
             ),
             "",
         )
+
+
+async def _outright(session: Session, answering: Awaitable[Any]) -> Any:
+    """Return the answer; raise what was refused inside the tool, whatever the server's library made of it."""
+    try:
+        answer = await answering
+    except TapPassError:
+        raise
+    except Exception as error:
+        if (stands := session.standing) is not None:
+            raise stands from error
+        raise
+    if (stands := session.standing) is not None:
+        raise stands
+    return answer
 
 
 def said(error: TapPassError) -> str:

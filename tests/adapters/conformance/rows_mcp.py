@@ -110,7 +110,7 @@ class Server(Row):
         try:
             result = anyio.run(main)
         except* Exception as group:
-            raise _unreachable(group) from None
+            raise unreachable(group) from None
         if result.is_error:
             raise decision_of(result.meta["tappass"])
         return str(result.content[0].text)
@@ -119,7 +119,7 @@ class Server(Row):
         return self.run(job, **{"tappass-resume": token})
 
 
-def _unreachable(error: BaseException) -> BaseException:
+def unreachable(error: BaseException) -> BaseException:
     """Return the error for a plane that a server says it cannot reach."""
     while isinstance(error, BaseExceptionGroup):
         (error,) = error.exceptions

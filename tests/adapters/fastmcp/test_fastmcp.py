@@ -100,7 +100,8 @@ async def test_a_blocked_call_does_not_run_and_the_model_can_read_why(shop, any_
     assert shop.ran == []
 
 
-async def test_a_refusal_inside_a_tool_is_the_answer_whatever_the_library_makes_of_it(shop, any_plane):
+@pytest.mark.parametrize("swallowed", [True, False])
+async def test_a_refusal_inside_a_tool_is_the_answer_whatever_the_library_makes_of_it(swallowed, shop, any_plane):
     any_plane.policy("version: 1\nrules:\n  - {id: inner, tool: send_within, effect: block}\n")
     send = tool(name="send_within")(lambda to: shop.ran.append(to))
 
@@ -109,13 +110,15 @@ async def test_a_refusal_inside_a_tool_is_the_answer_whatever_the_library_makes_
         try:
             send("eve@evil.example")
         except Exception as error:
-            return f"went on past {type(error).__name__}"
+            if swallowed:
+                return f"went on past {type(error).__name__}"
+            raise
         return "sent"
 
     async with Client(shop.server) as client:
         result = await called(client, "outer", {})
     assert result.is_error
-    assert "inner" in result.content[0].text
+    assert result.content[0].text.startswith("Not done: blocked by rule `inner`")
     assert shop.ran == []
     assert [e.status for e in any_plane.events(type="session.closed")] == ["failed"]
 
