@@ -13,7 +13,7 @@ import pytest
 
 from tests.adapters.five_processes.chain import ROLES, Answer, Chain, Log, Ran, chain
 
-KILLS = int(os.environ.get("TAPPASS_FIVE_KILLS", "10"))
+KILLS = int(os.environ.get("TAPPASS_FIVE_KILLS", "20"))
 PATIENCE_S = 60.0
 SEED = int(os.environ.get("TAPPASS_SEED", "7"))
 HOPS = ["take", "bill", "charge", "post", "settle"]
