@@ -52,14 +52,14 @@ def main() -> None:
     run = guard_adk_agent(name="tidy up")(runner.run)
     with memory_plane(POLICY) as plane:
         try:
-            for event in run(user_id="ann", session_id="1", new_message=types.UserContent("/tmp/a /backup/b /tmp/c")):
+            for event in run(user_id="ann", session_id="1", new_message=types.UserContent("/cache/a /backup/b /cache/c")):
                 print(event.author, [call.args for call in event.get_function_calls()])
         except PolicyBlockError as error:
             print(error)
             blocked_by = error.blocked_by
         closed = [event.status for event in plane.events(type="session.closed")]
     assert blocked_by == "keep-backups"
-    assert deleted == ["/tmp/a"]
+    assert deleted == ["/cache/a"]
     assert closed == ["failed"]
 
 
