@@ -156,20 +156,24 @@ class GuardCallbacks(BaseCallbackHandler):
         call = self._calls.pop(run_id, None)
         if not isinstance(call, ModelCall):
             return
-        generation = response.generations[0][0] if response.generations and response.generations[0] else None
-        message = getattr(generation, "message", None)
+        answers = [generation for batch in response.generations for generation in batch]
+        message = next((one.message for one in answers if hasattr(one, "message")), None)
         usage = getattr(message, "usage_metadata", None) or {}
         call.heard(
             str((getattr(message, "response_metadata", None) or {}).get("model_name") or ""),
             usage.get("input_tokens"),
             usage.get("output_tokens"),
         )
-        said = message.content if message is not None else getattr(generation, "text", "")
-        if (shown := call.after(said)) is said:
-            return
-        if message is None:
-            raise irreplaceable(self._guard.session, call.name)
-        message.content = shown
+        said = [one.message.content if hasattr(one, "message") else one.text for one in answers]
+        shown = call.after(said[0] if len(said) == 1 else said)
+        for one, before, now in zip(answers, said, [shown] if len(said) == 1 else shown, strict=True):
+            if now == before:
+                continue
+            if not hasattr(one, "message"):
+                raise irreplaceable(self._guard.session, call.name)
+            one.message.content = now
+            # What was made of the message's content when the answer came.
+            one.text = now if isinstance(now, str) else str(one.message.text)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """Settle as failed."""

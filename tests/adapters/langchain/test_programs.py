@@ -9,7 +9,8 @@ import pytest
 from langchain.agents import create_agent
 from langchain_classic.agents import AgentExecutor, create_tool_calling_agent
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import BaseTool, StructuredTool
 from langgraph.pregel.remote import RemoteGraph
@@ -139,6 +140,21 @@ def test_an_answer_that_is_not_streamed_is_redacted(plane, model):
     plane.policy(RESULTS)
     model.play(Say(("mail ", "bob@acme", ".com")))
     assert guard_agent()(create_agent(chat(model), []).invoke)(ASK)["messages"][-1].content == "mail [EMAIL]"
+
+
+class Twice(FakeListChatModel):
+    """Gives two answers at once, as models do that are asked for `n=2`."""
+
+    def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(text)) for text in self.responses])
+
+
+def test_every_answer_of_several_is_redacted_wherever_it_can_be_read(plane):
+    plane.policy(RESULTS)
+    model = Twice(responses=["to ann@acme.com", "to bob@acme.com"])
+    ((first, second),) = guard_agent()(lambda: model.generate([[HumanMessage("hi")]]))().generations
+    assert [first.message.content, second.message.content] == ["to [EMAIL]"] * 2
+    assert [first.text, second.text] == ["to [EMAIL]"] * 2
 
 
 def test_a_graph_that_runs_elsewhere_is_refused():
