@@ -12,13 +12,14 @@ from tappass import ApprovalRequired, TapPassConfigError
 from tappass.ext import Child, Entered, Gate, Governing, Guard, GuardOptions, Session, guarding, missing, title
 
 try:
-    from langchain_core.runnables import Runnable, RunnableBinding, RunnableSequence
+    from langchain_core.runnables import Runnable, RunnableSequence, RunnableWithFallbacks
+    from langchain_core.runnables.base import RunnableBindingBase
     from langchain_core.runnables.config import var_child_runnable_config
 except ImportError as error:
     raise missing("langchain", "guard_agent()") from error
 
 from tappass_adapters.langchain_callbacks import GuardCallbacks, handler
-from tappass_adapters.langchain_pauses import Pauses, call_here
+from tappass_adapters.langchain_pauses import Pauses, call_here, graph_in, resumed
 from tappass_adapters.langchain_tools import govern_tool
 
 _ENTRYPOINTS = frozenset(
@@ -65,15 +66,18 @@ class AgentGuard(Guard[Any]):
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Hand in copies whose tools are governed: only those can be given other arguments, and other results."""
-        self._pauses = self._pauses or any(getattr(arg, "checkpointer", None) for arg in args)
+        self._pauses = self._pauses or any(getattr(graph_in(arg), "checkpointer", None) for arg in args)
         if self._resumed:
             # Each call goes on by its own token; another that needs people to agree asks anew.
             self.session.resume_token = ""
         return tuple(self._governed(arg) for arg in args), {name: self._governed(arg) for name, arg in kwargs.items()}
 
     def _governed(self, what: Any) -> Any:
-        if isinstance(what, RunnableBinding):
+        if isinstance(what, RunnableBindingBase):
             return what.model_copy(update={"bound": self._governed(what.bound)})
+        if isinstance(what, RunnableWithFallbacks):
+            fallbacks = [self._governed(one) for one in what.fallbacks]
+            return what.model_copy(update={"runnable": self._governed(what.runnable), "fallbacks": fallbacks})
         if isinstance(what, RunnableSequence):
             first, *middle, last = [self._governed(step) for step in what.steps]
             return what.model_copy(update={"first": first, "middle": middle, "last": last})
@@ -177,23 +181,13 @@ class AgentGuard(Guard[Any]):
 
     def resumes(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """Return the token in the checkpoint that a graph is resumed from."""
-        graph, config = _resumed(args, kwargs)
+        graph, config = resumed(args, kwargs)
         return "" if graph is None else self.pauses.find(graph.get_state(config))
 
     async def aresumes(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """Return the token in the checkpoint that a graph is resumed from."""
-        graph, config = _resumed(args, kwargs)
+        graph, config = resumed(args, kwargs)
         return "" if graph is None else self.pauses.find(await graph.aget_state(config))
-
-
-def _resumed(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    """Return the graph and the config of a call that resumes from a checkpoint."""
-    graph = next((arg for arg in args if getattr(arg, "checkpointer", None) and hasattr(arg, "get_state")), None)
-    given = [*args, *kwargs.values()]
-    # Where the call brings none, the graph has its own.
-    config: Any = next((arg for arg in given if isinstance(arg, dict) and "configurable" in arg), {"configurable": {}})
-    commands = any(type(arg).__name__ == "Command" and arg.resume is not None for arg in given)
-    return (graph, config) if graph is not None and commands else (None, None)
 
 
 def guard_agent(target: Any = None, /, **asked: Unpack[GuardOptions]) -> Any:

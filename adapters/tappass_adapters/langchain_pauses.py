@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import var_child_runnable_config
 
 from tappass import ApprovalRequired
@@ -85,6 +86,24 @@ def call_here(name: str, arguments: Mapping[str, Any]) -> str:
     task = str((config.get("metadata") or {}).get("langgraph_checkpoint_ns") or "")
     said = f"{task} {name} {json.dumps(arguments, sort_keys=True, default=repr)}"
     return hashlib.sha256(said.encode()).hexdigest() if task else ""
+
+
+def graph_in(what: Any) -> Any:
+    """Return the graph that is run again and again by what wraps it; anything else as it is."""
+    while isinstance(what, RunnableBindingBase) and not getattr(what, "checkpointer", None):
+        what = what.bound
+    return what
+
+
+def resumed(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    """Return the graph and the config of a call that resumes from a checkpoint."""
+    graphs = map(graph_in, args)
+    graph = next((one for one in graphs if getattr(one, "checkpointer", None) and hasattr(one, "get_state")), None)
+    given = [*args, *kwargs.values()]
+    # Where the call brings none, the graph has its own.
+    config: Any = next((arg for arg in given if isinstance(arg, dict) and "configurable" in arg), {"configurable": {}})
+    commands = any(type(arg).__name__ == "Command" and arg.resume is not None for arg in given)
+    return (graph, config) if graph is not None and commands else (None, None)
 
 
 def _run_here() -> UUID | None:

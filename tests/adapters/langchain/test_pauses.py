@@ -168,3 +168,14 @@ def test_an_allowed_call_beside_a_held_one_runs_once(plane, model):
     assert agree(plane.plane.engine) == 1
     run(GO, THREAD)
     assert mail.ran == ["ann@acme.com", 5]
+
+
+def test_a_graph_that_is_retried_pauses_and_goes_on(plane, model):
+    mail = Mail()
+    graph = create_agent(chat(model), mail.tools(), checkpointer=InMemorySaver())
+    run = guard_agent()(graph.with_retry(stop_after_attempt=1).invoke)
+    model.play(calls(PAY))
+    assert run(ASK, THREAD)["__interrupt__"]
+    assert agree(plane.plane.engine) == 1
+    run(GO, THREAD)
+    assert mail.ran == [5]

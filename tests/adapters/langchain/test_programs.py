@@ -182,3 +182,21 @@ def test_a_run_that_ended_is_not_iterated_over(plane, model):
     with pytest.raises(TapPassError):
         list(steps)
     assert mail.ran == []
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda graph: graph.with_retry(stop_after_attempt=1),
+        lambda graph: graph.with_fallbacks([graph]),
+        lambda graph: RunnableLambda(lambda state: state).with_fallbacks([graph]) | graph,
+    ],
+    ids=["retried", "with fallbacks", "in a sequence"],
+)
+def test_tools_of_a_wrapped_graph_are_within_reach(wrap, plane, model):
+    mail = Mail()
+    model.play(calls(OUT, ("look", {"text": "of ann@acme.com"})))
+    state = guard_agent(on_block="tell")(wrap(create_agent(chat(model), mail.tools())).invoke)(ASK)
+    assert "Not done: " in model.seen[1].text
+    assert mail.ran == ["of [EMAIL]"]
+    assert state["messages"][-1].content == "all done"
