@@ -77,31 +77,42 @@ class Gate:
             placed=self,
         )
 
-    def run(self, function: Callable[..., Any], arguments: Mapping[str, Any], told: Callable[[str], Any] = str) -> Any:
+    def run(
+        self,
+        function: Callable[..., Any],
+        arguments: Mapping[str, Any],
+        told: Callable[[str], Any] = str,
+        resume_token: str = "",
+    ) -> Any:
         """Run the tool with these arguments by name, redacted where policy says so; return its result, likewise.
 
         Args:
             function: runs the tool; gets the arguments by name.
             arguments: as the model gave them, without what the framework injects.
             told: makes the tool's result of what the model is told, where the guard tells.
+            resume_token: the approval by which this very call goes on, if not the session's.
 
         Raises:
             TapPassError: the tool did not run, or its result may not be seen.
         """
         session = self._bound() or place(self)
         try:
-            call = self._call(session, function, arguments)
+            call = self._call(session, function, arguments, resume_token)
             return drive(enforce(call), session.plane.sync, call)
         except TapPassError as error:
             return told(tell(session, error))
 
     async def arun(
-        self, function: Callable[..., Awaitable[Any]], arguments: Mapping[str, Any], told: Callable[[str], Any] = str
+        self,
+        function: Callable[..., Awaitable[Any]],
+        arguments: Mapping[str, Any],
+        told: Callable[[str], Any] = str,
+        resume_token: str = "",
     ) -> Any:
         """Run the tool. The async twin of `run`."""
         session = self._bound() or await aplace(self)
         try:
-            call = self._call(session, function, arguments)
+            call = self._call(session, function, arguments, resume_token)
             return await adrive(enforce(call), session.plane.aio, call)
         except TapPassError as error:
             return told(tell(session, error))
@@ -109,8 +120,10 @@ class Gate:
     def _bound(self) -> Session | None:
         return self.session if self.url is None and current_session() is None else None
 
-    def _call(self, session: Session, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-        return framework_call(
+    def _call(
+        self, session: Session, function: Callable[..., Any], arguments: Mapping[str, Any], resume_token: str
+    ) -> Any:
+        call = framework_call(
             session,
             "tool",
             self.name,
@@ -120,6 +133,8 @@ class Gate:
             encoders=self.encoders,
             options=self.options,
         )
+        call.resume_token = resume_token or call.resume_token
+        return call
 
 
 class Governing:
@@ -164,6 +179,8 @@ def by_name(
 ) -> tuple[dict[str, Any], Callable[..., Any]]:
     """Return a call's arguments by name, defaults filled, and what makes the call with such arguments.
 
+    What goes into a `**rest` is there by its own names, as the model gave it; an empty `*rest` is not there.
+
     Args:
         function: what is called.
         args: its positional arguments.
@@ -174,11 +191,20 @@ def by_name(
     Raises:
         TypeError: they do not fit.
     """
-    bound = (signature or inspect.signature(function)).bind(*args, **kwargs)
+    signature = signature or inspect.signature(function)
+    bound = signature.bind(*args, **kwargs)
     bound.apply_defaults()
+    kinds = {name: parameter.kind for name, parameter in signature.parameters.items()}
+    rest = next((name for name, kind in kinds.items() if kind is inspect.Parameter.VAR_KEYWORD), "")
+    more: dict[str, Any] = bound.arguments.get(rest, {})
+    own = {name: value for name, value in bound.arguments.items() if name != rest}
+    if twice := sorted(own.keys() & more.keys()):
+        raise TypeError(f"given twice: {', '.join(twice)}")
 
     def call(**named: Any) -> Any:
-        bound.arguments.update(named)
+        for name, value in named.items():
+            (bound.arguments if name in own else more)[name] = value
         return function(*bound.args, **bound.kwargs)
 
-    return {name: value for name, value in bound.arguments.items() if name not in hidden}, call
+    nothing = {name for name, value in own.items() if kinds[name] is inspect.Parameter.VAR_POSITIONAL and not value}
+    return {name: value for name, value in (own | more).items() if name not in hidden and name not in nothing}, call

@@ -289,12 +289,32 @@ class Guard(Unit, Generic[T]):
         def entrypoint(*args: Any, **kwargs: Any) -> Any:
             if self._over or self._left:
                 raise TapPassConfigError(f"{title(bound)}() was not called: its {self.guard}() has ended")
-            if token := self.resumes((getattr(bound, "__self__", None), *args), kwargs):
-                self.session.resume_token = token
             with self.active():
+                if inspect.iscoroutinefunction(bound):
+                    return self.deliver(self._entered(bound, args, kwargs))
+                if inspect.isasyncgenfunction(bound):
+                    return self.deliver(self._entered_stream(bound, args, kwargs))
+                self._resume_with(self.resumes(_given(bound, args), kwargs))
                 return self.deliver(self.call(bound, args, kwargs))
 
         return entrypoint
+
+    async def _entered(self, bound: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        # What it goes on from may be kept where only async code can look.
+        self._resume_with(await self.aresumes(_given(bound, args), kwargs))
+        return await self.call(bound, args, kwargs)
+
+    async def _entered_stream(
+        self, bound: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> AsyncIterator[Any]:
+        self._resume_with(await self.aresumes(_given(bound, args), kwargs))
+        async with contextlib.aclosing(self.call(bound, args, kwargs)) as stream:
+            async for item in stream:
+                yield item
+
+    def _resume_with(self, token: str) -> None:
+        if token:
+            self._resumed = self.session.resume_token = token
 
     # As a decorator.
 
@@ -320,6 +340,11 @@ def guarding(guard: type[Guard[Any]], target: Any, asked: Mapping[str, Any]) -> 
     if inspect.isroutine(target) and not inspect.isclass(target):
         return guard(None, asked)(target)
     return guard(target, asked)
+
+
+def _given(bound: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return what an entrypoint is called with: of a method, its receiver is the first."""
+    return getattr(bound, "__self__", None), *args
 
 
 def _dropped(begun: list[bool], guard: Guard[Any]) -> None:

@@ -253,9 +253,12 @@ def tell(session: Session | None, error: TapPassError) -> str:
     return f"Not done: {printable(reason)}. Do not try the same again."
 
 
-def irreplaceable(session: Session, name: str) -> TapPassError:
+def irreplaceable(
+    session: Session,
+    name: str,
+    reason: str = "its result holds what must be redacted, and the framework cannot be given another",
+) -> TapPassError:
     """Return the error for a result that may only be seen redacted, where the framework cannot be given another."""
-    reason = "its result holds what must be redacted, and the framework cannot be given another"
     error = withheld(Settlement(withheld_by="result-not-redactable", reason=reason), name, session.correlation)
     session.let_stand(error)
     return error

@@ -8,16 +8,18 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Unpack
 
-from tappass import ApprovalRequired
-from tappass.ext import Child, Entered, Governing, Guard, GuardOptions, Session, guarding, missing
+from tappass import ApprovalRequired, TapPassConfigError
+from tappass.ext import Child, Entered, Gate, Governing, Guard, GuardOptions, Session, guarding, missing, title
 
 try:
-    from langchain_core.runnables import Runnable, RunnableBinding, RunnableSequence
+    from langchain_core.runnables import Runnable, RunnableSequence, RunnableWithFallbacks
+    from langchain_core.runnables.base import RunnableBindingBase
     from langchain_core.runnables.config import var_child_runnable_config
 except ImportError as error:
     raise missing("langchain", "guard_agent()") from error
 
 from tappass_adapters.langchain_callbacks import GuardCallbacks, handler
+from tappass_adapters.langchain_pauses import Pauses, call_here, graph_in, resumed
 from tappass_adapters.langchain_tools import govern_tool
 
 _ENTRYPOINTS = frozenset(
@@ -27,6 +29,8 @@ _ENTRYPOINTS = frozenset(
         *("arun", "apply", "aapply", "acall"),
     }
 )
+# What an entrypoint gives back before it runs anything.
+_LATER = frozenset({"AgentExecutorIterator", "GraphRunStream", "AsyncGraphRunStream"})
 
 
 class AgentGuard(Guard[Any]):
@@ -42,6 +46,7 @@ class AgentGuard(Guard[Any]):
         self._sub_graphs: dict[str, Session] = {}
         self._opening_lock = threading.RLock()
         self._pauses = False
+        self.pauses = Pauses(self)
 
     def titled(self) -> str:
         """Return the graph's or executor's own name, where it has one."""
@@ -61,12 +66,18 @@ class AgentGuard(Guard[Any]):
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Hand in copies whose tools are governed: only those can be given other arguments, and other results."""
-        self._pauses = self._pauses or any(getattr(arg, "checkpointer", None) for arg in args)
+        self._pauses = self._pauses or any(getattr(graph_in(arg), "checkpointer", None) for arg in args)
+        if self._resumed:
+            # Each call goes on by its own token; another that needs people to agree asks anew.
+            self.session.resume_token = ""
         return tuple(self._governed(arg) for arg in args), {name: self._governed(arg) for name, arg in kwargs.items()}
 
     def _governed(self, what: Any) -> Any:
-        if isinstance(what, RunnableBinding):
+        if isinstance(what, RunnableBindingBase):
             return what.model_copy(update={"bound": self._governed(what.bound)})
+        if isinstance(what, RunnableWithFallbacks):
+            fallbacks = [self._governed(one) for one in what.fallbacks]
+            return what.model_copy(update={"runnable": self._governed(what.runnable), "fallbacks": fallbacks})
         if isinstance(what, RunnableSequence):
             first, *middle, last = [self._governed(step) for step in what.steps]
             return what.model_copy(update={"first": first, "middle": middle, "last": last})
@@ -75,6 +86,10 @@ class AgentGuard(Guard[Any]):
             return what.copy({"nodes": {name: self._node(node) for name, node in nodes.items()}})
         if isinstance(what, Runnable) and hasattr(what, "agent") and isinstance(getattr(what, "tools", None), list):
             return what.model_copy(update={"tools": [self._tool(tool) for tool in what.tools]})
+        if type(what).__name__ == "RemoteGraph":
+            raise TapPassConfigError(
+                f"the graph `{what.name}` runs elsewhere, where its calls are not seen; guard it there"
+            )
         return what
 
     def _node(self, node: Any) -> Any:
@@ -90,6 +105,19 @@ class AgentGuard(Guard[Any]):
 
     def _tool(self, tool: Any) -> Any:
         return govern_tool(tool, Governing(session=self._session), within=self)
+
+    def deliver(self, result: Any) -> Any:
+        """Return a result; of a run that has yet to be iterated over, only inside a block.
+
+        Raises:
+            TapPassConfigError: the session would be closed before that run begins.
+        """
+        if self.entry is not None and type(result).__name__ in _LATER:
+            raise TapPassConfigError(
+                f"a decorated {title(self.entry)}() gives back a {type(result).__name__}, which runs after its session "
+                f"was closed; enter the guard instead: `with {self.guard}(...) as guarded`"
+            )
+        return super().deliver(result)
 
     # Where a call belongs.
 
@@ -110,23 +138,29 @@ class AgentGuard(Guard[Any]):
 
     # Tools, from their gates.
 
-    def run_tool(self, run: Callable[[], Any]) -> Any:
+    def run_tool(self, gate: Gate, function: Callable[..., Any], arguments: dict[str, Any], told: Any) -> Any:
         """Run a governed tool where it belongs; where it waits for people, pause the graph."""
+        call = call_here(gate.name, arguments) if self._pauses else ""
+        token, times = self.pauses.go_on(call)
         while True:
             try:
                 with self._placed():
-                    return run()
+                    return gate.run(function, arguments, told, token)
             except ApprovalRequired as error:
-                self._interrupt(error)
+                token, times = self._interrupted(error, call, times)
 
-    async def arun_tool(self, run: Callable[[], Awaitable[Any]]) -> Any:
+    async def arun_tool(
+        self, gate: Gate, function: Callable[..., Awaitable[Any]], arguments: dict[str, Any], told: Any
+    ) -> Any:
         """Run a governed tool. The async twin of `run_tool`."""
+        call = call_here(gate.name, arguments) if self._pauses else ""
+        token, times = self.pauses.go_on(call)
         while True:
             try:
                 with self._placed():
-                    return await run()
+                    return await gate.arun(function, arguments, told, token)
             except ApprovalRequired as error:
-                self._interrupt(error)
+                token, times = self._interrupted(error, call, times)
 
     @contextlib.contextmanager
     def _placed(self) -> Iterator[None]:
@@ -134,49 +168,26 @@ class AgentGuard(Guard[Any]):
         with Entered(self.session_at(config.get("metadata"))):
             yield
 
-    def _interrupt(self, error: ApprovalRequired) -> None:
+    def _interrupted(self, error: ApprovalRequired, call: str, times: int) -> tuple[str, int]:
         """Pause the graph, or raise where it has no checkpointer; returns where it is being resumed."""
-        if not self._pauses or error.ran:
+        if not call or error.ran:
             raise error
-        from langgraph.types import interrupt
+        self.pauses.interrupt(error, call, times + 1)
+        return error.resume_token, times + 1
 
-        self.pause(error)
-        interrupt(
-            {
-                "tappass": "approval",
-                "approval_url": error.approval_url,
-                "resume_token": error.resume_token,
-                "expires_at": error.expires_at,
-                "reason": error.reason,
-            }
-        )
-        self.unpause(error)
+    def waits_for(self, error: ApprovalRequired) -> bool:
+        """Tell whether a graph is paused for this approval."""
+        return error.resume_token in self._paused
 
     def resumes(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """Return the token in the checkpoint that a graph is resumed from."""
-        graph, config = _resumed(args, kwargs)
-        return "" if graph is None else _token_in(graph.get_state(config))
+        graph, config = resumed(args, kwargs)
+        return "" if graph is None else self.pauses.find(graph.get_state(config))
 
     async def aresumes(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """Return the token in the checkpoint that a graph is resumed from."""
-        graph, config = _resumed(args, kwargs)
-        return "" if graph is None else _token_in(await graph.aget_state(config))
-
-
-def _resumed(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    """Return the graph and the config of a call that resumes from a checkpoint."""
-    graph = next((arg for arg in args if getattr(arg, "checkpointer", None) and hasattr(arg, "get_state")), None)
-    given = [*args, *kwargs.values()]
-    config = next((arg for arg in given if isinstance(arg, dict) and "configurable" in arg), None)
-    commands = any(type(arg).__name__ == "Command" and arg.resume is not None for arg in given)
-    return (graph, config) if graph is not None and config is not None and commands else (None, None)
-
-
-def _token_in(state: Any) -> str:
-    for pending in state.interrupts:
-        if isinstance(pending.value, dict) and pending.value.get("tappass") == "approval":
-            return str(pending.value["resume_token"])
-    return ""
+        graph, config = resumed(args, kwargs)
+        return "" if graph is None else self.pauses.find(await graph.aget_state(config))
 
 
 def guard_agent(target: Any = None, /, **asked: Unpack[GuardOptions]) -> Any:

@@ -6,6 +6,7 @@ guard too. It is sync, inline, and raises: LangChain goes on past an async one t
 
 from __future__ import annotations
 
+import json
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -30,7 +31,7 @@ class GuardCallbacks(BaseCallbackHandler):
     raise_error = True
     run_inline = True
     # Not `ignore_agent`, by which LangChain asks about tools.
-    ignore_chain = ignore_retriever = ignore_retry = ignore_custom_event = True
+    ignore_retriever = ignore_retry = ignore_custom_event = True
 
     def __init__(self, guard: AgentGuard) -> None:
         self._guard = guard
@@ -67,6 +68,7 @@ class GuardCallbacks(BaseCallbackHandler):
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """Settle; a result that may only be seen redacted is replaced in its message, or withheld."""
+        self._guard.pauses.ended(run_id)
         if (call := self._calls.pop(run_id, None)) is None:
             return
         message = isinstance(output, ToolMessage)
@@ -77,9 +79,31 @@ class GuardCallbacks(BaseCallbackHandler):
             raise irreplaceable(self._guard.session, call.name)
         output.content = shown
 
-    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+    def on_tool_error(
+        self, error: BaseException, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+    ) -> None:
         """Settle as failed."""
+        self._guard.pauses.rose(run_id, parent_run_id, False)
         self._failed(run_id, error)
+
+    # What tools run in.
+
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """Bring back an interrupt of ours that was swallowed on its way."""
+        self._guard.pauses.ended(run_id)
+
+    def on_chain_error(
+        self,
+        error: BaseException,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Follow an interrupt of ours on its way."""
+        node = any(tag.startswith("graph:step:") for tag in tags or ())
+        self._guard.pauses.rose(run_id, parent_run_id, node)
 
     # Models.
 
@@ -94,7 +118,7 @@ class GuardCallbacks(BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         """Decide; what is raised here keeps the model from being asked."""
-        told = [one for batch in messages for one in convert_to_openai_messages(batch)]
+        told = [one for batch in messages for message in batch for one in _told(message)]
         self._asked(run_id, told, metadata or {}, invocation_params or {})
 
     def on_llm_start(
@@ -120,25 +144,36 @@ class GuardCallbacks(BaseCallbackHandler):
         call.before()
         self._calls[run_id] = call
 
+    def on_llm_new_token(self, token: str, *, run_id: UUID, **kwargs: Any) -> None:
+        """Withhold an answer that is shown as it comes, where it may only be seen once it was inspected."""
+        call = self._calls.get(run_id)
+        if call is not None and call.must_be_inspected:
+            reason = "its answer must be inspected whole, and was to be shown as it comes; invoke the model instead"
+            raise irreplaceable(self._guard.session, call.name, reason)
+
     def on_llm_end(self, response: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """Settle with what the model said, how many tokens it took, and which model it was."""
         call = self._calls.pop(run_id, None)
         if not isinstance(call, ModelCall):
             return
-        generation = response.generations[0][0] if response.generations and response.generations[0] else None
-        message = getattr(generation, "message", None)
+        answers = [generation for batch in response.generations for generation in batch]
+        message = next((one.message for one in answers if hasattr(one, "message")), None)
         usage = getattr(message, "usage_metadata", None) or {}
         call.heard(
             str((getattr(message, "response_metadata", None) or {}).get("model_name") or ""),
             usage.get("input_tokens"),
             usage.get("output_tokens"),
         )
-        said = message.content if message is not None else getattr(generation, "text", "")
-        if (shown := call.after(said)) is said:
-            return
-        if message is None:
-            raise irreplaceable(self._guard.session, call.name)
-        message.content = shown
+        said = [one.message.content if hasattr(one, "message") else one.text for one in answers]
+        shown = call.after(said[0] if len(said) == 1 else said)
+        for one, before, now in zip(answers, said, [shown] if len(said) == 1 else shown, strict=True):
+            if now == before:
+                continue
+            if not hasattr(one, "message"):
+                raise irreplaceable(self._guard.session, call.name)
+            one.message.content = now
+            # What was made of the message's content when the answer came.
+            one.text = now if isinstance(now, str) else str(one.message.text)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """Settle as failed."""
@@ -151,3 +186,13 @@ class GuardCallbacks(BaseCallbackHandler):
             except BaseException as raised:
                 if raised is not error:
                     raise
+
+
+def _told(message: BaseMessage) -> list[dict[str, Any]]:
+    """Return a message in OpenAI's shape, with its content as it is where that has none there: video, documents, ..."""
+    try:
+        return list(convert_to_openai_messages([message]))
+    except (ValueError, KeyError, TypeError, Warning):
+        plain = message.model_copy(update={"content": str(message.text)})
+        content = json.loads(json.dumps(message.content, default=repr))
+        return [{**one, "content": content} for one in convert_to_openai_messages([plain])]

@@ -10,7 +10,7 @@ from typing import Any
 from langchain_core.tools import BaseTool, StructuredTool, Tool
 
 from tappass import TapPassConfigError
-from tappass.ext import MARK, Gate, Governing, ToolDefinition, by_name, source_digest
+from tappass.ext import MARK, Gate, Governing, ToolDefinition, by_name, current_guard, source_digest
 
 TAG = "tappass"
 """What the callbacks of a guard know a governed tool by: it decides by itself."""
@@ -35,12 +35,12 @@ def govern_tool(tool: BaseTool, governing: Governing, within: Any = None) -> Bas
     gate = governing.gate(definition)
     copy = tool.model_copy(update={"tags": [*(tool.tags or ()), TAG]})
     hidden = injected(tool, definition)
-    if type(tool) in (StructuredTool, Tool):
+    _refuse_more_ways(tool)
+    if isinstance(tool, StructuredTool | Tool) and not _own(tool, "_run", "_arun"):
         for name, asynchronous in (("func", False), ("coroutine", True)):
             if (function := getattr(tool, name)) is not None:
                 setattr(copy, name, _around(function, gate, hidden, tool, within, asynchronous))
     else:
-        _refuse_more_ways(tool)
         # On the instance: its class, and so its type, stays what it is.
         object.__setattr__(copy, "_run", _around(tool._run, gate, hidden, tool, within, False))
         if type(tool)._arun is not BaseTool._arun:
@@ -69,17 +69,13 @@ def definition_of(tool: BaseTool) -> ToolDefinition:
 def injected(tool: BaseTool, definition: ToolDefinition) -> frozenset[str]:
     """Return the names of the arguments that LangChain or LangGraph puts in: no model wrote them."""
     every = tool.args if isinstance(tool.args, dict) else {}
-    hidden = {*every} - {*definition.arguments} | {"config", "run_manager", "callbacks"}
-    return frozenset(hidden | set(getattr(tool, "_injected_args_keys", ())))
+    hidden = {*every, "config", "run_manager", "callbacks", *getattr(tool, "_injected_args_keys", ())}
+    return frozenset(hidden)
 
 
 def _refuse_more_ways(tool: BaseTool) -> None:
     """Refuse a class that runs its tool elsewhere than in `_run` and `_arun`."""
-    changed = [
-        name
-        for name in ("invoke", "ainvoke", "run", "arun", "__call__")
-        if inspect.getattr_static(type(tool), name, None) is not inspect.getattr_static(BaseTool, name, None)
-    ]
+    changed = _own(tool, "invoke", "ainvoke", "run", "arun", "__call__")
     if changed:
         raise TapPassConfigError(
             f"`{tool.name}` can be called past the gate: {type(tool).__name__} has its own {', '.join(changed)}; "
@@ -87,32 +83,56 @@ def _refuse_more_ways(tool: BaseTool) -> None:
         )
 
 
+def _own(tool: BaseTool, *names: str) -> list[str]:
+    """Return those of these methods that LangChain's own class of tool has otherwise."""
+    base = next(kind for kind in (StructuredTool, Tool, BaseTool) if isinstance(tool, kind))
+    return [
+        n for n in names if inspect.getattr_static(type(tool), n, None) is not inspect.getattr_static(base, n, None)
+    ]
+
+
 def _around(
     function: Any, gate: Gate, hidden: frozenset[str], tool: BaseTool, within: Any, asynchronous: bool
 ) -> Callable[..., Any]:
     """Return what stands where LangChain calls the tool's function."""
-    hidden = hidden | _kept(function)
-    named = functools.partial(by_name, function, hidden=hidden, signature=inspect.signature(function))
+    # What the model is offered is shown, whatever it is called.
+    hidden = (hidden | _kept(function)) - {*gate.definition.arguments}
+    signature = inspect.signature(function)
     told = _pair if tool.response_format == "content_and_artifact" else str
+
+    def named(args: Any, kwargs: Any) -> tuple[dict[str, Any], Callable[..., Any]]:
+        arguments, call = by_name(function, args, kwargs, hidden, signature)
+        # LangGraph puts it in by the parameter's name alone, however that is annotated.
+        if type(arguments.get("runtime")).__name__ == "ToolRuntime":
+            del arguments["runtime"]
+        return arguments, call
+
     if asynchronous:
 
         @functools.wraps(function)
         async def arun(*args: Any, **kwargs: Any) -> Any:
             arguments, call = named(args, kwargs)
-            if within is None:
+            if (guard := within or _guard_here()) is None:
                 return await gate.arun(call, arguments, told)
-            return await within.arun_tool(lambda: gate.arun(call, arguments, told))
+            return await guard.arun_tool(gate, call, arguments, told)
 
         return arun
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
         arguments, call = named(args, kwargs)
-        if within is None:
+        if (guard := within or _guard_here()) is None:
             return gate.run(call, arguments, told)
-        return within.run_tool(lambda: gate.run(call, arguments, told))
+        return guard.run_tool(gate, call, arguments, told)
 
     return run
+
+
+def _guard_here() -> Any:
+    """Return the guard in whose run a tool that was governed beforehand is called, None outside any."""
+    from tappass_adapters.langchain import AgentGuard
+
+    return current_guard(AgentGuard)
 
 
 def _kept(function: Any) -> frozenset[str]:

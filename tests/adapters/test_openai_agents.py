@@ -19,9 +19,11 @@ from agents import (
     RunHooks,
     Runner,
     RunState,
+    ToolGuardrailFunctionOutput,
     WebSearchTool,
     function_tool,
     handoff,
+    tool_input_guardrail,
 )
 from agents.lifecycle import AgentHooksBase, RunHooksBase
 from agents.mcp import MCPServer
@@ -665,3 +667,29 @@ def test_a_function_that_runs_nothing_governed_is_told_so(world):
 def test_what_is_no_agent_is_refused(world):
     with pytest.raises(TapPassConfigError, match="it is no Agent"):
         world.run("clerk")
+
+
+@pytest.mark.parametrize("how", ["run", "run_streamed"])
+def test_a_call_that_a_guardrail_of_the_user_rejects_shows_as_abandoned(how, world):
+    @tool_input_guardrail
+    def never(_data: Any) -> Any:
+        return ToolGuardrailFunctionOutput.reject_content("not today")
+
+    agent = world.agent()
+    agent.tools[0].tool_input_guardrails = [never]
+    world.model.play(calls(IN))
+
+    async def main() -> Any:
+        result = guard_openai_run()(getattr(Runner, how))(agent, "do it", run_config=world.config())
+        if how == "run":
+            return await result
+        async for _ in result.stream_events():
+            pass
+        return result
+
+    result = world.go(main)  # which lives on
+    gc.collect()
+    assert world.ran == []
+    assert result.final_output == "all done"
+    (task,) = {e.task_id for e in world.plane.events(type="call.decided") if e.kind == "tool"}
+    assert [e.status for e in world.plane.events(type="call.ended") if e.task_id == task] == ["abandoned"]

@@ -60,6 +60,8 @@ class Chat:
         choices = []
         for choice in answer.choices:
             changed: dict[str, Any] = {name: next(left) for name, _ in _texts(choice.message)}
+            if getattr(choice.message, "annotations", None):
+                changed["annotations"] = []
             if (parsed := getattr(choice.message, "parsed", None)) is not None:
                 changed["parsed"] = items.parsed_again(parsed, changed["content"])
             message = choice.message.model_copy(update=changed)
@@ -104,17 +106,10 @@ class Chat:
         ]
 
     @staticmethod
-    def with_outputs(request: dict[str, Any], shown: dict[str, Any]) -> dict[str, Any]:
+    def with_outputs(request: dict[str, Any], shown: list[Any]) -> dict[str, Any]:
         """Return the request with what may be read of its outputs."""
-        messages = [items.plain(message) for message in request["messages"]]
-        return request | {
-            "messages": [
-                one | {"content": shown[one["tool_call_id"]]}
-                if _is_output(one) and one["tool_call_id"] in shown
-                else one
-                for one in messages
-            ]
-        }
+        left, messages = iter(shown), [items.plain(message) for message in request["messages"]]
+        return request | {"messages": [one | {"content": next(left)} if _is_output(one) else one for one in messages]}
 
     @staticmethod
     def goes_on_from(request: dict[str, Any], refused: Refused) -> bool:
@@ -175,8 +170,12 @@ def _given(item: Any, call: Asked) -> Any:
     return item.model_copy(update={"function": item.function.model_copy(update=changed)})
 
 
+# The last two are what servers call it that show how their model reasoned.
+TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
+
+
 def _texts(message: Any) -> list[tuple[str, str]]:
-    return [(name, text) for name in ("content", "refusal") if isinstance(text := getattr(message, name, None), str)]
+    return [(name, text) for name in TEXTS if isinstance(text := getattr(message, name, None), str)]
 
 
 def _is_output(message: Any) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tappass.errors import TapPassConfigError
 from tappass.ext import ModelStream
-from tappass_adapters.openai.chat import call_of
+from tappass_adapters.openai.chat import TEXTS, call_of
 from tappass_adapters.openai.loop import Asked
 
 
@@ -23,6 +23,7 @@ class ChatChunks:
         self._call = call
         self._parts: dict[int, dict[str, Any]] = {}
         self._content = ""
+        self._open = "content"
         self._text: Any = None
         self._last: list[Any] = []
         self._ended = False
@@ -46,22 +47,47 @@ class ChatChunks:
             raise TapPassConfigError("the answer holds a `function_call`, which nobody has decided")
         for part in choice.delta.tool_calls or ():
             self._add(part)
-        out = [self._shown(chunk, choice)]
-        if choice.finish_reason is not None and (rest := self._call.finish()):
-            self._content += rest
-            first = choice.delta.model_copy(update={"content": rest, "tool_calls": None})
-            out.insert(0, _with(chunk, delta=first, finish_reason=None))
+        out = self._shown(chunk, choice)
+        if choice.finish_reason is not None:
+            out[:] = self._ending(out, chunk)
         return out
 
-    def _shown(self, chunk: Any, choice: Any) -> Any:
+    def _shown(self, chunk: Any, choice: Any) -> list[Any]:
         changed: dict[str, Any] = {"tool_calls": None}
-        for name in ("content", "refusal"):
-            if isinstance(text := getattr(choice.delta, name, None), str):
-                changed[name] = shown = self._call.feed(text)
-                self._content += shown if name == "content" else ""
-                self._text = chunk
+        before: list[Any] = []
+        for name in TEXTS:
+            if not isinstance(text := getattr(choice.delta, name, None), str):
+                continue
+            if text and name != self._open:
+                # One text is read at a time: what was held back of another is shown before this one.
+                before += self._held(chunk)
+                self._open = name
+            changed[name] = self._read(name, self._call.feed(text) if text else "")
+            self._text = chunk
         logprobs = {"logprobs": None} if self._call.scans else {}
-        return _with(chunk, delta=choice.delta.model_copy(update=changed), **logprobs)
+        return [*before, _with(chunk, delta=choice.delta.model_copy(update=changed), **logprobs)]
+
+    def _read(self, name: str, shown: str) -> str:
+        self._content += shown if name == "content" else ""
+        return shown
+
+    def _held(self, chunk: Any) -> list[Any]:
+        """Return what was held back of the text that was read last, as a chunk of its own."""
+        if not (text := self._read(self._open, self._call.finish())):
+            return []
+        others = dict.fromkeys((name for name in TEXTS if getattr(chunk.choices[0].delta, name, None)), None)
+        delta = chunk.choices[0].delta.model_copy(update={**others, "tool_calls": None, self._open: text})
+        return [_with(chunk, delta=delta, finish_reason=None)]
+
+    def _ending(self, shown: list[Any], chunk: Any) -> list[Any]:
+        """Return the last chunks with what was held back, which comes after what the last of them says itself."""
+        last = shown[-1]
+        held = self._held(chunk)
+        if not held or not (said := getattr(last.choices[0].delta, self._open, None)):
+            return [*shown[:-1], *held, last]
+        said += getattr(held[0].choices[0].delta, self._open)
+        delta = last.choices[0].delta.model_copy(update={self._open: said})
+        return [*shown[:-1], _with(last, delta=delta)]
 
     def _add(self, part: Any) -> None:
         call = self._parts.setdefault(part.index, {"id": "", "type": "function", "name": "", "arguments": ""})
@@ -96,9 +122,7 @@ class ChatChunks:
 
     def rest(self) -> list[Any]:
         """Return what is left when the stream has ended without saying why."""
-        if self._ended or not (text := self._call.finish()) or self._text is None:
-            return []
-        return [_with(self._text, delta=self._text.choices[0].delta.model_copy(update={"content": text}))]
+        return [] if self._ended or self._text is None else self._held(self._text)
 
     def last(self) -> list[Any]:
         """Return the chunks that end the answer."""

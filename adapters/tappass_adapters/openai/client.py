@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import wrapt
@@ -126,13 +127,14 @@ class _Asking(Governed):
         inner = self.__wrapped__.create
         if governed_above.get():
             return inner(**request)
+        request = _kept(request)
         if given_of(request, "stream"):
             return self._stream(request, inner)
         return self._turn(request, inner)
 
     def parse(self, **request: Any) -> Any:
         """Ask the model for something that is parsed; governed."""
-        return self._turn(request, self.__wrapped__.parse)
+        return self._turn(_kept(request), self.__wrapped__.parse)
 
     def stream(self, **request: Any) -> Any:
         """Return a manager of a streamed answer; it comes back here to ask."""
@@ -152,6 +154,11 @@ class _Asking(Governed):
         return GovernedStream(
             begun[2], loop.guard.stream(events(loop.streamed(protocol, request, begun), inner, now)), now
         )
+
+
+def _kept(request: dict[str, Any]) -> dict[str, Any]:
+    """Return a request whose iterators can be read more than once."""
+    return {name: list(value) if isinstance(value, Iterator) else value for name, value in request.items()}
 
 
 async def _abegun(loop: Loop, protocol: Any, request: dict[str, Any], inner: Any) -> Any:

@@ -50,6 +50,9 @@ class ResponseEvents:
             found = Responses.calls(_Output([event.item])) if event.item.type != "function_call" else []
             if event.type == "response.output_item.done" and event.item.type == "function_call":
                 found = Responses.calls(_Output([event.item]))
+                if found[0].call_id in known:
+                    # An item is done once: this is another call of the same id, which is refused.
+                    return [*self.wanted, *found]
         else:
             found = []
         new = [call for call in found if call.call_id not in known]

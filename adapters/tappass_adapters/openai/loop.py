@@ -52,7 +52,7 @@ class Loop:
     def __init__(self, guard: OpenAIGuard) -> None:
         self.guard = guard
         self._open: dict[str, Interception] = {}
-        self._settled: dict[str, Any] = {}
+        self._settled: dict[str, list[Any]] = {}
         self._refused: list[Refused] = []
         self.runs: dict[str, Any] = {}
         """Of threads: what goes on in each run."""
@@ -84,6 +84,12 @@ class Loop:
                 return answer
             request = protocol.going_on(sent, answer, wanted)
         raise self._endless()
+
+    def twice(self) -> TapPassConfigError:
+        """Return the error for an answer with two calls of one id."""
+        error = TapPassConfigError("the answer holds a call with the id of another, so it cannot be decided by itself")
+        self.session().let_stand(error)
+        return error
 
     def _endless(self) -> TapPassConfigError:
         error = TapPassConfigError(f"the model asked {ROUNDS} times in a row for nothing but what is refused")
@@ -162,24 +168,36 @@ class Loop:
         return request
 
     def settled(self, outputs: Iterable[tuple[str, Any]]) -> Steps:
-        """Settle calls with their outputs; return what the model may read of them, also if they are sent again."""
-        shown: dict[str, Any] = {}
-        for call_id, output in outputs:
+        """Settle calls with their outputs; return what the model may read of each, also if it is sent again."""
+        given = list(outputs)
+        # Of calls that a server gave one id, the last output is the last call's.
+        for call_id, output in dict(given).items():
             if (call := self._open.pop(call_id, None)) is not None:
                 try:
-                    self._settled[call_id] = yield After(call, output)
+                    seen = yield After(call, output)
                 except TapPassError as error:
-                    self._settled[call_id] = call.refused(error)
-            if call_id in self._settled:
-                shown[call_id] = self._settled[call_id]
-        return shown
+                    seen = call.refused(error)
+                self._settled.setdefault(call_id, []).append(seen)
+        shown: list[Any] = []
+        left = {call_id: list(self._settled.get(call_id, ())) for call_id, _ in given}
+        for call_id, output in reversed(given):
+            known = left[call_id]
+            shown.append((known.pop() if len(known) > 1 else known[0]) if known else output)
+        return shown[::-1]
 
     def decided(self, protocol: Any, request: dict[str, Any], wanted: list[Asked]) -> Steps:
         """Decide the calls of an answer; return them with what the caller sees, or the model is told."""
         return (yield from self.decided_as(protocol.definitions(request), wanted))
 
     def decided_as(self, known: dict[str, ToolDefinition], wanted: list[Asked]) -> Steps:
-        """Decide calls of functions that are offered so."""
+        """Decide calls of functions that are offered so.
+
+        Raises:
+            TapPassConfigError: two of them have one id, by which nobody could tell which of them may be made.
+        """
+        ids = [asked.call_id for asked in wanted]
+        if len({*ids}) < len(ids) or not self._open.keys().isdisjoint(ids):
+            raise self.twice()
         open_: dict[str, Interception] = {}
         for asked in wanted:
             read = _arguments(asked.text)

@@ -135,17 +135,12 @@ class Responses:
         return [(item["call_id"], item["output"]) for item in found if _is_output(item)]
 
     @staticmethod
-    def with_outputs(request: dict[str, Any], shown: dict[str, Any]) -> dict[str, Any]:
+    def with_outputs(request: dict[str, Any], shown: list[Any]) -> dict[str, Any]:
         """Return the request with what may be read of its outputs."""
-        if not shown:
+        if shown == [output for _, output in Responses.outputs(request)]:
             return request
-        given = [items.plain(item) for item in request["input"]]
-        return request | {
-            "input": [
-                item | {"output": shown[item["call_id"]]} if _is_output(item) and item["call_id"] in shown else item
-                for item in given
-            ]
-        }
+        left, given = iter(shown), [items.plain(item) for item in request["input"]]
+        return request | {"input": [item | {"output": next(left)} if _is_output(item) else item for item in given]}
 
     @staticmethod
     def goes_on_from(request: dict[str, Any], refused: Refused) -> bool:

@@ -53,6 +53,7 @@ def held(run: Run) -> ApprovalRequired | None:
 
 async def aleave(run: Run, child: Child | None, error: BaseException | None) -> None:
     """Close the sessions beneath the guard's."""
+    run.answered.clear()  # decided and never made: rejected by a guardrail, or by the user
     await run.aleave(error)
     if child is not None:
         await child.aclose(error)
@@ -60,6 +61,7 @@ async def aleave(run: Run, child: Child | None, error: BaseException | None) -> 
 
 def leave(run: Run, child: Child | None, error: BaseException | None) -> None:
     """Close the sessions beneath the guard's. The sync twin of `aleave`."""
+    run.answered.clear()
     run.leave(error)
     if child is not None:
         child.close(error)

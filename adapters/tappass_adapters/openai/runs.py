@@ -31,7 +31,7 @@ class Run:
         self.tokens = tokens
         self.paused: dict[str, ApprovalRequired] = {}
         self.begun = False
-        self.answered: dict[str, tuple[dict[str, Any], tools.Decided]] = {}
+        self.answered: dict[tuple[str, str], tuple[dict[str, Any], tools.Decided]] = {}
         self._kept: dict[tuple[str, int], tuple[Any, Any]] = {}
 
     def keep(self, kind: str, original: Any, make: Any) -> Any:
@@ -115,7 +115,7 @@ class Run:
             self.guard.pause(decided)
             self._pausing(tool)
         else:
-            self.answered[item.call_id] = (read, (call, decided))
+            self.answered[item.call_id, gate.name] = (read, (call, decided))
 
     def _pausing(self, tool: Any) -> None:
         asked = tool.needs_approval
@@ -133,7 +133,7 @@ class Run:
 
     async def decide(self, gate: Gate, call_id: str, read: dict[str, Any]) -> tools.Decided:
         """Return a call that is to be made now with what was decided of it, or decide it now."""
-        known = self.answered.pop(call_id, None)
+        known = self.answered.pop((call_id, gate.name), None)
         if known is not None and known[0] == read:
             return known[1]
         return await tools.decide(gate.intercept(read, session=self.session, resume_token=self.tokens.get(call_id, "")))

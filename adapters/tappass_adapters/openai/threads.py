@@ -209,7 +209,8 @@ def _submit(runs: Any, run_id: str, thread_id: str, outputs: list[Any], request:
     going = loop.runs.setdefault(run_id, _Going())
     handed = {one["tool_call_id"]: one["output"] for one in map(items.plain, outputs)}
     told = {one.call_id: one.told for one in going.known.values() if one.told}
-    shown = handed | (yield from loop.settled(handed.items())) | told
+    settled = yield from loop.settled(handed.items())
+    shown = dict(zip(handed, settled, strict=True)) | told
     going.known.clear()
     answers = [{"tool_call_id": call_id, "output": output} for call_id, output in shown.items()]
     messages = [{"role": "tool", "tool_call_id": one["tool_call_id"], "content": one["output"]} for one in answers]

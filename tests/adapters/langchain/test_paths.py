@@ -6,16 +6,13 @@ import gc
 from typing import Annotated, Any
 
 import anyio
-import openai
 import pytest
 from langchain.agents import create_agent
 from langchain_classic.agents import AgentExecutor, create_tool_calling_agent
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage
-from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import BaseTool, InjectedToolArg, StructuredTool, Tool
-from langchain_openai import ChatOpenAI
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
@@ -23,69 +20,14 @@ from langgraph.types import Command
 from pydantic import Field
 
 from tappass import PolicyBlockError, TapPassConfigError, current_session, govern, guard_agent, guard_agent_async
-from tests.adapters.scripted import Say, ScriptedModel, calls
+from tests.adapters.langchain.mail import ASK, IN, OUT, PROMPT, Mail, chat
+from tests.adapters.scripted import Say, calls
 from tests.people import agree
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-POLICY = """
-    version: 1
-    rules:
-      - {id: inside, tool: send, when: '!args.to.endsWith("@acme.com")', effect: block}
-      - {id: ask, tool: pay, effect: require_approval}
-      - {id: mask, tool: look, effect: redact, fields: [result, arguments], kinds: [EMAIL]}
-"""
-PROMPT = ChatPromptTemplate.from_messages([("human", "{input}"), ("placeholder", "{agent_scratchpad}")])
-OUT = ("send", {"to": "eve@evil.example"})
-IN = ("send", {"to": "ann@acme.com"})
-ASK = {"messages": [("user", "do it")]}
-
-
-@pytest.fixture
-def model():
-    with ScriptedModel() as scripted:
-        yield scripted
-
-
-@pytest.fixture
-def plane(tappass_plane):
-    tappass_plane.policy(POLICY)
-    return tappass_plane
-
-
-def chat(model: ScriptedModel) -> ChatOpenAI:
-    client = openai.DefaultAsyncHttpxClient()
-    return ChatOpenAI(
-        model="scripted-1", base_url=f"{model.url}/v1", api_key="x", max_retries=0, http_async_client=client
-    )
-
-
-class Mail:
-    """The tools, and what they were called with."""
-
-    def __init__(self) -> None:
-        self.ran: list[Any] = []
-
-    def tools(self) -> list[Any]:
-        def send(to: str) -> str:
-            """Send a mail."""
-            self.ran.append(to)
-            return f"sent to {to}"
-
-        def look(text: str) -> str:
-            """Look something up."""
-            self.ran.append(text)
-            return "written by bob@acme.com"
-
-        def pay(amount: int) -> str:
-            """Pay."""
-            self.ran.append(amount)
-            return f"paid {amount}"
-
-        return [StructuredTool.from_function(function) for function in (send, look, pay)]
 
 
 @pytest.mark.parametrize(
