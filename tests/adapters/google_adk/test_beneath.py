@@ -14,6 +14,7 @@ from google.adk.models.llm_response import LlmResponse
 from google.adk.plugins.base_plugin import BasePlugin
 from google.adk.tools import FunctionTool
 from google.genai import types
+from google.genai.errors import ServerError
 from pydantic import Field
 
 from tappass import PolicyBlockError, TapPassConfigError, govern, guard_adk_agent, tool
@@ -460,3 +461,18 @@ def test_a_generator_is_decided_and_refused_where_its_result_is_inspected(here, 
     with pytest.raises(TapPassConfigError, match="policy inspects its result"):
         entered(runner, awaited)
     assert len(tools.ran) == before
+
+
+def test_each_model_that_a_fallback_tries_is_decided_by_its_own_name(here, tools):
+    fallback = pytest.importorskip("google.adk.models._fallback_model").FallbackModel
+    first = Script(model="mine", turns=[[ServerError(503, {})], [ServerError(503, {})]])
+    second = Script(model="bad-mine")
+    agent = mailer(tools, model=fallback(models=[first, second]))
+    with pytest.raises(PolicyBlockError, match="no-secrets"):
+        entered(runner_of(agent), awaited)
+    assert second.asked == []
+    second.model = "other"
+    second.turns = [[part(types.Part(text="Hello."))]]
+    assert texts(entered(runner_of(agent), awaited)) == "Hello."
+    assert ended(here) == [("mine", "failed"), ("bad-mine", ""), ("mine", "failed"), ("other", "completed")]
+    assert "_delegate" not in vars(agent.model)

@@ -12,6 +12,7 @@ from google.adk.models.base_llm import BaseLlm
 from google.adk.models.base_llm_connection import BaseLlmConnection
 from google.adk.models.llm_response import LlmResponse
 from google.genai import types
+from google.genai.errors import ServerError
 from pydantic import Field
 
 from tappass import PolicyBlockError, guard_adk_agent
@@ -58,10 +59,10 @@ class Live(BaseLlm):
         yield connection
 
 
-def live(tools: Tools, *asked: Any, **options: Any) -> list[Any]:
+def live(tools: Tools, *asked: Any, llm: Any = None, **options: Any) -> list[Any]:
     """Run live until the turn is complete; return the events."""
     events: list[Any] = []
-    llm = Live(model="mine-live", calls=[*asked])
+    llm = llm or Live(model="mine-live", calls=[*asked])
     runner = runner_of(mailer(tools, model=llm))
 
     async def main() -> None:
@@ -107,3 +108,24 @@ def test_a_live_connection_is_decided_before_it_is_made(here):
     with pytest.raises(PolicyBlockError, match="quiet"):
         live(tools, IN)
     assert tools.ran == []
+
+
+class Down(Live):
+    @asynccontextmanager
+    async def connect(self, llm_request: Any) -> Any:
+        raise ServerError(503, {})
+        yield
+
+
+def test_each_live_model_that_a_fallback_tries_is_decided_by_its_own_name(here):
+    fallback = pytest.importorskip("google.adk.models._fallback_model").FallbackModel
+    here.policy("version: 1\nrules:\n  - {id: quiet, llm: 'bad-*', effect: block}")
+    tools = Tools()
+    backup = Live(model="bad-live", calls=[IN])
+    with pytest.raises(PolicyBlockError, match="quiet"):
+        live(tools, llm=fallback(models=[Down(model="mine-live"), backup]))
+    assert (tools.ran, backup.connections) == ([], [])
+    live(tools, llm=fallback(models=[Down(model="mine-live"), Live(model="other-live", calls=[IN])]))
+    assert tools.ran == [("send", "ann@acme.com")]
+    models = [e.name for e in here.events(type="call.decided") if e.kind == "llm"]
+    assert models == ["mine-live", "bad-live", "mine-live", "other-live"]
