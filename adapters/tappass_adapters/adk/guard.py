@@ -11,9 +11,11 @@ from google.adk.agents.base_agent import BaseAgent
 from google.adk.apps.app import App
 from google.adk.plugins.plugin_manager import PluginManager
 from google.adk.runners import InMemoryRunner, Runner
+from google.adk.workflow import BaseNode
 
 from tappass.errors import TapPassConfigError, TapPassError
 from tappass.ext import Guard, Session
+from tappass_adapters.adk import nodes
 from tappass_adapters.adk.agents import Agents
 from tappass_adapters.adk.arming import arm
 from tappass_adapters.adk.live import Live
@@ -105,6 +107,8 @@ class AdkGuard(Guard[Any]):
             self.attach(self.runner.plugin_manager)
         self.arm(PluginManager, "__init__", attaching)
         self.arm(runners, "create_thread", carrying)
+        if nodes.ToolNode is not None:
+            self.arm(nodes.ToolNode, nodes.WAY, nodes.around)
         return session
 
     def _closing(self, error: BaseException | None) -> tuple[str, BaseException | None]:
@@ -185,8 +189,10 @@ def _runner(target: Any) -> Any:
         return _made(InMemoryRunner(app=target))
     if isinstance(target, BaseAgent):
         return _made(InMemoryRunner(agent=target, app_name=target.name))
+    if isinstance(target, BaseNode):
+        return _made(InMemoryRunner(node=target, app_name=target.name))
     raise TapPassConfigError(
-        f"guard_adk_agent() takes a Runner, an App or an agent, not a {type(target).__name__}; "
+        f"guard_adk_agent() takes a Runner, an App, an agent or a workflow, not a {type(target).__name__}; "
         "or it decorates a runner's method, or a function that runs one"
     )
 

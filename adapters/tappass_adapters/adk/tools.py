@@ -26,9 +26,12 @@ class Tools:
     def __init__(self, guard: AdkGuard) -> None:
         self._guard = guard
         self._known: dict[int, Any] = {}
+        self._nodes: set[int] = set()
 
-    def expect(self, tool: Any) -> None:
+    def expect(self, tool: Any, *, node: bool = False) -> None:
         """Stand before a tool until the unit ends."""
+        if node:
+            self._nodes.add(id(tool))
         if id(tool) not in self._known:
             self._known[id(tool)] = tool
             self._guard.arm(tool, "run_async", lambda original: _around(tool, original))
@@ -51,7 +54,8 @@ class Tools:
                 result = await self._decided(tool, original, args, context, session)
         except ApprovalRequired as error:
             self._guard.agents.paused(session, error)
-            if not resuming.pauses(self._guard.runner, context):
+            # A workflow's node asks in another way: past its plugins, or with the token in what its agents read.
+            if id(tool) in self._nodes or not resuming.pauses(self._guard.runner, context):
                 raise
             self._guard.pause(error)
             return resuming.request(error, tool.name, context)
