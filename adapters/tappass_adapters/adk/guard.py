@@ -22,6 +22,7 @@ from tappass_adapters.adk.live import Live
 from tappass_adapters.adk.models import Models
 from tappass_adapters.adk.plugin import attach, attaching, carrying, refuse_namesake
 from tappass_adapters.adk.resuming import answered, awaited_token, token_awaited
+from tappass_adapters.adk.summaries import Summaries
 from tappass_adapters.adk.tools import Tools
 
 ENTRYPOINTS = frozenset({"run", "run_async", "run_live", "run_debug"})
@@ -41,6 +42,7 @@ class AdkGuard(Guard[Any]):
         self._undo: list[Callable[[], None]] = []
         super().__init__(None if target is None else _runner(target), asked, entry)
         self.agents, self.tools, self.models, self.live = Agents(self), Tools(self), Models(self), Live(self)
+        self.summaries = Summaries(self)
         for found in (self.target, getattr(entry, "__self__", None)):
             self._meet(found)
 

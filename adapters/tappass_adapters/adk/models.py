@@ -13,6 +13,7 @@ from tappass.errors import TapPassError
 from tappass.ext import ModelCall, Session, current_guard, tell
 from tappass_adapters.adk import code, messages
 from tappass_adapters.adk.plugin import speaking
+from tappass_adapters.adk.summaries import summing
 
 if TYPE_CHECKING:
     from tappass_adapters.adk.guard import AdkGuard
@@ -34,12 +35,15 @@ class Models:
         self._choosing: set[int] = set()
 
     def expect(self, context: Any, request: Any) -> None:
-        """Stand before the model of the agent that asks, and before what runs its code, until the unit ends."""
+        """Stand before the model of the agent that asks until the unit ends."""
         agent = context._invocation_context.agent
         _expected[id(request)] = request, self._guard, self._guard.agents.session(context)
         model = agent.canonical_model
         # Older versions make a model anew each time it is asked for.
         self.stand(model if agent.canonical_model is model else type(model))
+
+    def meet(self, agent: Any) -> None:
+        """Stand before what runs an agent's code until the unit ends: some of it runs before its model is asked."""
         executor = getattr(agent, "code_executor", None)
         if executor is not None and id(executor) not in self._known:
             self._known[id(executor)] = executor
@@ -86,6 +90,8 @@ class Models:
         try:
             request = messages.sent(request, told, await call.abefore())
         except TapPassError as error:
+            if summing.get():
+                raise
             yield LlmResponse(content=Content(role="model", parts=[Part(text=tell(session, error))]))
             return
         self._asking.add(id(request))

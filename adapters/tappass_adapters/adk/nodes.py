@@ -7,8 +7,11 @@ from typing import Any
 
 from tappass_adapters.adk.plugin import speaking
 
+ToolNode: Any
 try:
-    from google.adk.workflow._tool_node import _ToolNode as ToolNode
+    from google.adk.workflow import _tool_node
+
+    ToolNode = _tool_node._ToolNode
 except ImportError:  # pragma: no cover
     ToolNode = None
 
