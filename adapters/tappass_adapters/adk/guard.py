@@ -17,13 +17,13 @@ from tappass.errors import TapPassConfigError, TapPassError
 from tappass.ext import Guard, Session
 from tappass_adapters.adk import nodes
 from tappass_adapters.adk.agents import Agents
-from tappass_adapters.adk.arming import arm
 from tappass_adapters.adk.live import Live
 from tappass_adapters.adk.models import Models
 from tappass_adapters.adk.plugin import attach, attaching, carrying, refuse_namesake
 from tappass_adapters.adk.resuming import answered, awaited_token, token_awaited
 from tappass_adapters.adk.summaries import Summaries
 from tappass_adapters.adk.tools import Tools
+from tappass_adapters.arming import arm
 
 ENTRYPOINTS = frozenset({"run", "run_async", "run_live", "run_debug"})
 

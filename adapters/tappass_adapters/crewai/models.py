@@ -14,6 +14,7 @@ from pydantic_core import to_jsonable_python
 from tappass.errors import TapPassConfigError
 from tappass.ext import ModelCall, current_session, irreplaceable
 from tappass_adapters.crewai.refused import standing
+from tappass_adapters.crewai.unhooked import is_heard_after
 
 try:
     from crewai.hooks.llm_hooks import (
@@ -62,6 +63,11 @@ class Turn:
             tokens = (usage.prompt_tokens, usage.completion_tokens) if usage is not None else (None, None)
             self._call.heard(event.model or "", *tokens)
 
+    def took(self, prompt_tokens: int | None, completion_tokens: int | None) -> None:
+        """Note what a call took of which the model object says nothing."""
+        if self._call is not None:
+            self._call.heard("", prompt_tokens, completion_tokens)
+
     def end(self, said: Any) -> Any:
         """Settle; return what may be seen of what the model said."""
         call, self._call = self._call, None
@@ -77,6 +83,11 @@ class Turn:
 
 class _Unheard(Exception):
     """No answer came by which the framework told of it."""
+
+
+def asked() -> Turn | None:
+    """Return the model call that was decided last here."""
+    return _asking.get()
 
 
 # The hooks.
@@ -96,7 +107,7 @@ def before(context: Any) -> None:
         metadata=_whose(context),
         fixed=context.executor is None and (not kind.startswith(_SENT) or kind.startswith(_PICTURED)),
     )
-    turn = Turn(call)
+    turn = Turn(call, earlier, hookless=context.executor is None and not is_heard_after(context.llm))
     try:
         _put(context.messages, told, allowed)
     except BaseException as error:

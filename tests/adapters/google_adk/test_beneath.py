@@ -222,7 +222,7 @@ def test_a_plugin_of_our_name_is_not_taken_for_ours(here, model, tools, log):
 
 
 def test_a_tool_that_takes_no_method_is_refused():
-    from tappass_adapters.adk.arming import arm
+    from tappass_adapters.arming import arm
 
     class Slotted:
         __slots__ = ("name",)
