@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import types
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
@@ -134,13 +135,12 @@ class AdkGuard(Guard[Any]):
 
     # What comes out: our errors as they were, whatever ADK wraps them in.
 
-    def stream(self, source: Iterator[Any]) -> Iterator[Any]:
-        """Return a run's events."""
-        return super().stream(_unwrapping(source))
-
-    def astream(self, source: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        """Return a run's events."""
-        return super().astream(_aunwrapping(source))
+    def call(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call an entrypoint."""
+        result = super().call(function, args, kwargs)
+        if inspect.isgenerator(result):
+            return _unwrapping(result)
+        return _aunwrapping(result, self.live) if inspect.isasyncgen(result) else result
 
     async def _awaited(self, awaitable: Any) -> Any:
         try:
@@ -168,9 +168,10 @@ def _unwrapping(source: Iterator[Any]) -> Iterator[Any]:
         raise ours(error) from None
 
 
-async def _aunwrapping(source: AsyncIterator[Any]) -> AsyncIterator[Any]:
+async def _aunwrapping(source: AsyncIterator[Any], live: Live) -> AsyncIterator[Any]:
     try:
         async for item in source:
+            live.check()
             yield item
     except Exception as error:
         raise ours(error) from None

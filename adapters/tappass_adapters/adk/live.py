@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,15 @@ class Live:
         if id(owner) not in self._known:
             self._known[id(owner)] = owner, self._guard.session
             self._guard.arm(owner, "connect", lambda original: _around(owner, original))
+
+    def check(self) -> None:
+        """End a live run in which a refusal stands: ADK swallows one of a streaming tool, and asks no model anew.
+
+        Raises:
+            TapPassError: what stands.
+        """
+        if self._known and (stands := self._guard.session.standing) is not None:
+            raise copy.copy(stands)
 
     @asynccontextmanager
     async def connected(self, owner: Any, model: Any, original: Any, request: Any) -> AsyncIterator[Any]:
