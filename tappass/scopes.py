@@ -90,6 +90,9 @@ class Unit:
         registry.discard(session)
         swallowed = session.standing if self._reraise and error is None else None
         cause = error or swallowed
+        if self._reraise and isinstance(error, GeneratorExit):
+            # Whoever left a stream is raised nothing, but a refusal that its framework swallowed is on record.
+            cause = session.standing or error
         if self._reraise and isinstance(cause, TapPassError) and self._around is not None:
             # The framework around may swallow it in its turn.
             self._around.let_stand(cause)

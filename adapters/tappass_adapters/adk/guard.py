@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import types
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
@@ -11,16 +12,19 @@ from google.adk.agents.base_agent import BaseAgent
 from google.adk.apps.app import App
 from google.adk.plugins.plugin_manager import PluginManager
 from google.adk.runners import InMemoryRunner, Runner
+from google.adk.workflow import BaseNode
 
 from tappass.errors import TapPassConfigError, TapPassError
 from tappass.ext import Guard, Session
+from tappass_adapters.adk import nodes
 from tappass_adapters.adk.agents import Agents
-from tappass_adapters.adk.arming import arm
 from tappass_adapters.adk.live import Live
 from tappass_adapters.adk.models import Models
 from tappass_adapters.adk.plugin import attach, attaching, carrying, refuse_namesake
 from tappass_adapters.adk.resuming import answered, awaited_token, token_awaited
+from tappass_adapters.adk.summaries import Summaries
 from tappass_adapters.adk.tools import Tools
+from tappass_adapters.arming import arm
 
 ENTRYPOINTS = frozenset({"run", "run_async", "run_live", "run_debug"})
 
@@ -39,6 +43,7 @@ class AdkGuard(Guard[Any]):
         self._undo: list[Callable[[], None]] = []
         super().__init__(None if target is None else _runner(target), asked, entry)
         self.agents, self.tools, self.models, self.live = Agents(self), Tools(self), Models(self), Live(self)
+        self.summaries = Summaries(self)
         for found in (self.target, getattr(entry, "__self__", None)):
             self._meet(found)
 
@@ -105,6 +110,8 @@ class AdkGuard(Guard[Any]):
             self.attach(self.runner.plugin_manager)
         self.arm(PluginManager, "__init__", attaching)
         self.arm(runners, "create_thread", carrying)
+        if nodes.ToolNode is not None:
+            self.arm(nodes.ToolNode, nodes.WAY, nodes.around)
         return session
 
     def _closing(self, error: BaseException | None) -> tuple[str, BaseException | None]:
@@ -128,13 +135,12 @@ class AdkGuard(Guard[Any]):
 
     # What comes out: our errors as they were, whatever ADK wraps them in.
 
-    def stream(self, source: Iterator[Any]) -> Iterator[Any]:
-        """Return a run's events."""
-        return super().stream(_unwrapping(source))
-
-    def astream(self, source: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        """Return a run's events."""
-        return super().astream(_aunwrapping(source))
+    def call(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call an entrypoint."""
+        result = super().call(function, args, kwargs)
+        if inspect.isgenerator(result):
+            return _unwrapping(result)
+        return _aunwrapping(result, self.live) if inspect.isasyncgen(result) else result
 
     async def _awaited(self, awaitable: Any) -> Any:
         try:
@@ -162,9 +168,10 @@ def _unwrapping(source: Iterator[Any]) -> Iterator[Any]:
         raise ours(error) from None
 
 
-async def _aunwrapping(source: AsyncIterator[Any]) -> AsyncIterator[Any]:
+async def _aunwrapping(source: AsyncIterator[Any], live: Live) -> AsyncIterator[Any]:
     try:
         async for item in source:
+            live.check()
             yield item
     except Exception as error:
         raise ours(error) from None
@@ -185,8 +192,10 @@ def _runner(target: Any) -> Any:
         return _made(InMemoryRunner(app=target))
     if isinstance(target, BaseAgent):
         return _made(InMemoryRunner(agent=target, app_name=target.name))
+    if isinstance(target, BaseNode):
+        return _made(InMemoryRunner(node=target, app_name=target.name))
     raise TapPassConfigError(
-        f"guard_adk_agent() takes a Runner, an App or an agent, not a {type(target).__name__}; "
+        f"guard_adk_agent() takes a Runner, an App, an agent or a workflow, not a {type(target).__name__}; "
         "or it decorates a runner's method, or a function that runs one"
     )
 

@@ -13,9 +13,13 @@ from tappass.errors import TapPassError
 from tappass.ext import ModelCall, Session, current_guard, tell
 from tappass_adapters.adk import code, messages
 from tappass_adapters.adk.plugin import speaking
+from tappass_adapters.adk.summaries import summing
 
 if TYPE_CHECKING:
     from tappass_adapters.adk.guard import AdkGuard
+
+# How a model that tries others, a `FallbackModel`, gets the next of them.
+CHOOSES = "_delegate"
 
 # By request: an agent may ask its model on a bare thread, where no guard is the current one.
 _expected: dict[int, tuple[Any, AdkGuard, Session]] = {}
@@ -28,21 +32,30 @@ class Models:
         self._guard = guard
         self._known: dict[int, Any] = {}
         self._asking: set[int] = set()
+        self._choosing: set[int] = set()
 
     def expect(self, context: Any, request: Any) -> None:
-        """Stand before the model of the agent that asks, and before what runs its code, until the unit ends."""
+        """Stand before the model of the agent that asks until the unit ends."""
         agent = context._invocation_context.agent
         _expected[id(request)] = request, self._guard, self._guard.agents.session(context)
         model = agent.canonical_model
         # Older versions make a model anew each time it is asked for.
-        owner = model if agent.canonical_model is model else type(model)
-        if id(owner) not in self._known:
-            self._known[id(owner)] = owner
-            self._guard.arm(owner, "generate_content_async", _around)
+        self.stand(model if agent.canonical_model is model else type(model))
+
+    def meet(self, agent: Any) -> None:
+        """Stand before what runs an agent's code until the unit ends: some of it runs before its model is asked."""
         executor = getattr(agent, "code_executor", None)
         if executor is not None and id(executor) not in self._known:
             self._known[id(executor)] = executor
             self._guard.arm(executor, "execute_code", code.around)
+
+    def stand(self, owner: Any) -> None:
+        """Stand before a model, or a class of models, until the unit ends; before those that it asks for it, too."""
+        if id(owner) not in self._known:
+            self._known[id(owner)] = owner
+            self._guard.arm(owner, "generate_content_async", _around)
+            if hasattr(owner, CHOOSES):
+                self._guard.arm(owner, CHOOSES, choosing)
 
     def forget(self) -> None:
         """Forget requests that were never sent."""
@@ -60,12 +73,25 @@ class Models:
             async for response in original(request, stream):
                 yield response
             return
-        *_, session = _expected.pop(id(request), (self._guard.session,))
+        if hasattr(model, CHOOSES):
+            # Each model that it tries is a call of its own, by that model's name.
+            self._choosing.add(id(request))
+            try:
+                async for response in original(request, stream):
+                    yield response
+            finally:
+                self._choosing.discard(id(request))
+                _expected.pop(id(request), None)
+            return
+        take = _expected.get if id(request) in self._choosing else _expected.pop
+        *_, session = take(id(request), (self._guard.session,))
         told = messages.shown(request)
         call = messages.call(model, request, told, session)
         try:
             request = messages.sent(request, told, await call.abefore())
         except TapPassError as error:
+            if summing.get():
+                raise
             yield LlmResponse(content=Content(role="model", parts=[Part(text=tell(session, error))]))
             return
         self._asking.add(id(request))
@@ -140,6 +166,21 @@ def _around(original: Any) -> Any:
             await source.aclose()
 
     return generate_content_async
+
+
+def choosing(original: Any) -> Any:
+    """Return what gets the next of several models: one that we stand before."""
+
+    def _delegate(*given: Any) -> Any:
+        model = original(*given)
+        guard = speaking()
+        # On a bare thread it may be for any that wait for an answer.
+        for found in [guard] if guard is not None else {id(g): g for _, g, _session in [*_expected.values()]}.values():
+            found.models.stand(model)
+            found.live.stand(model)
+        return model
+
+    return _delegate
 
 
 def _expecting(request: Any) -> AdkGuard | None:

@@ -54,12 +54,15 @@ class GuardPlugin(BasePlugin):
         if (guard := speaking()) is not None:
             _guards[invocation_context.invocation_id] = guard
             guard.begins(invocation_context)
+            guard.summaries.expect(invocation_context)
 
     async def before_agent_callback(self, *, agent: Any, callback_context: Any) -> None:
         """Open the session of a delegated agent."""
         if (guard := speaking(callback_context)) is not None:
             await guard.agents.begins(agent, callback_context)
             guard.live.expect(agent, callback_context._invocation_context)
+            guard.summaries.expect(callback_context._invocation_context, agent)
+            guard.models.meet(agent)
 
     async def after_agent_callback(self, *, agent: Any, callback_context: Any) -> None:
         """Close it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import weakref
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from tappass.errors import ApprovalRequired, TapPassConfigError, TapPassError
@@ -26,12 +27,18 @@ class Tools:
     def __init__(self, guard: AdkGuard) -> None:
         self._guard = guard
         self._known: dict[int, Any] = {}
+        self._nodes: set[int] = set()
 
-    def expect(self, tool: Any) -> None:
+    def expect(self, tool: Any, *, node: bool = False) -> None:
         """Stand before a tool until the unit ends."""
+        if node:
+            self._nodes.add(id(tool))
         if id(tool) not in self._known:
             self._known[id(tool)] = tool
             self._guard.arm(tool, "run_async", lambda original: _around(tool, original))
+            if hasattr(tool, "_call_live"):
+                # How older versions run a tool that streams in a live run.
+                self._guard.arm(tool, "_call_live", lambda original: _around_live(tool, original))
 
     async def run(self, tool: Any, original: Any, args: dict[str, Any], context: Any) -> Any:
         """Run one tool call: decided, redacted, settled; paused where people have to agree.
@@ -51,7 +58,8 @@ class Tools:
                 result = await self._decided(tool, original, args, context, session)
         except ApprovalRequired as error:
             self._guard.agents.paused(session, error)
-            if not resuming.pauses(self._guard.runner, context):
+            # A workflow's node asks in another way: past its plugins, or with the token in what its agents read.
+            if id(tool) in self._nodes or not resuming.pauses(self._guard.runner, context):
                 raise
             self._guard.pause(error)
             return resuming.request(error, tool.name, context)
@@ -106,6 +114,28 @@ def _around(tool: Any, original: Any) -> Any:
         return await guard.tools.run(tool, original, args, tool_context)
 
     return run_async
+
+
+def _around_live(tool: Any, original: Any) -> Any:
+    async def _call_live(*, args: dict[str, Any], tool_context: Any, **more: Any) -> AsyncIterator[Any]:
+        async def begin(*, args: dict[str, Any], tool_context: Any) -> Any:
+            return original(args=args, tool_context=tool_context, **more)
+
+        guard = speaking(tool_context)
+        if guard is None:
+            result = await begin(args=args, tool_context=tool_context)
+        else:
+            result = await guard.tools.run(tool, begin, args, tool_context)
+        if not inspect.isasyncgen(result):
+            yield result
+            return
+        try:
+            async for item in result:
+                yield item
+        finally:
+            await result.aclose()
+
+    return _call_live
 
 
 def _streams(tool: Any) -> bool:

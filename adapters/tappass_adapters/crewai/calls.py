@@ -13,7 +13,7 @@ from crewai.tools.agent_tools.base_agent_tools import BaseAgentTool
 
 from tappass.errors import TapPassConfigError, TapPassError
 from tappass.ext import Child, Interception, current_session
-from tappass_adapters.crewai.refused import Refused, stand, told
+from tappass_adapters.crewai.refused import Refused, stand, standing, told
 from tappass_adapters.crewai.shapes import arguments_of, changed_in_place, definition_of, governed
 
 _running: ContextVar[ToolCall | None] = ContextVar("tappass_crewai_call", default=None)
@@ -170,7 +170,9 @@ class ToolCall:
         self._release()
         if self._child is not None:
             child, self._child = self._child, None
-            child.__exit__(None, None, None)
+            # CrewAI makes a text of what stopped the agent.
+            stopped = standing(child.session)
+            child.__exit__(type(stopped) if stopped is not None else None, stopped, None)
 
     def end(self, shown: Any) -> str | None:
         """Settle; return what the model reads instead of what CrewAI has for it, None to leave that."""

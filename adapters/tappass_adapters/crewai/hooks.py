@@ -22,6 +22,7 @@ from crewai.types.streaming import StreamingOutputBase
 
 from tappass.errors import TapPassConfigError
 from tappass_adapters.crewai import calls, models, unhooked
+from tappass_adapters.crewai.behind import standing_behind
 from tappass_adapters.crewai.refused import Refused, failing
 
 try:
@@ -73,7 +74,7 @@ def hooked(guard: Any) -> Iterator[None]:
     scoped = scoped_hooks(scope)
     scoped.__enter__()
     try:
-        with unwound():
+        with standing_behind(_guard.get), unwound():
             yield
     finally:
         # Left in another context than entered, there is nothing to restore.

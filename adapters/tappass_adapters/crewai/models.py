@@ -9,11 +9,11 @@ from contextvars import ContextVar
 from typing import Any
 
 from crewai.types.usage_metrics import UsageMetrics
-from pydantic_core import to_jsonable_python
 
-from tappass.errors import TapPassConfigError
 from tappass.ext import ModelCall, current_session, irreplaceable
+from tappass_adapters.crewai import messages
 from tappass_adapters.crewai.refused import standing
+from tappass_adapters.crewai.unhooked import is_heard_after
 
 try:
     from crewai.hooks.llm_hooks import (
@@ -27,10 +27,10 @@ except ImportError:  # pragma: no cover
 
 
 _asking: ContextVar[Turn | None] = ContextVar("tappass_crewai_turn", default=None)
+# A call that code makes itself, between CrewAI's word of it and its hook.
+_announced: ContextVar[Any] = ContextVar("tappass_crewai_announced", default=None)
 _binding = threading.Lock()
 
-_KEYS = ("role", "content", "name", "tool_call_id", "tool_calls")
-_PARAMETERS = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "seed", "stop", "reasoning_effort")
 # Where a provider's hook is given the messages that it sends, not a picture of them.
 _SENT = ("crewai.llm", "crewai.llms.providers.")
 _PICTURED = "crewai.llms.providers.gemini."
@@ -62,6 +62,11 @@ class Turn:
             tokens = (usage.prompt_tokens, usage.completion_tokens) if usage is not None else (None, None)
             self._call.heard(event.model or "", *tokens)
 
+    def took(self, prompt_tokens: int | None, completion_tokens: int | None) -> None:
+        """Note what a call took of which the model object says nothing."""
+        if self._call is not None:
+            self._call.heard("", prompt_tokens, completion_tokens)
+
     def end(self, said: Any) -> Any:
         """Settle; return what may be seen of what the model said."""
         call, self._call = self._call, None
@@ -79,6 +84,11 @@ class _Unheard(Exception):
     """No answer came by which the framework told of it."""
 
 
+def asked() -> Turn | None:
+    """Return the model call that was decided last here."""
+    return _asking.get()
+
+
 # The hooks.
 
 
@@ -86,19 +96,22 @@ def before(context: Any) -> None:
     """Stand before a model call; a unit in which something stands makes none."""
     if (earlier := _asking.get()) is not None and not earlier.hookless:
         earlier.lapse(_Unheard("no answer"))
-    told = [_shown(message) for message in context.messages]
+    announced = _announced.get() if context.executor is None else None
+    _announced.set(None)
+    unseen = messages.unseen(announced, context.messages)
+    told = [messages.shown(message) for message in (*unseen, *context.messages)]
     kind = type(context.llm).__module__
     call, allowed = _decided(
         str(getattr(context.llm, "model", None) or context.llm or ""),
         told,
-        tools=getattr(context.executor, "_openai_tools", None) or (),
-        parameters=_parameters(context.llm),
-        metadata=_whose(context),
+        tools=getattr(context.executor, "_openai_tools", None) or getattr(announced, "tools", None) or (),
+        parameters=messages.parameters(context.llm),
+        metadata=messages.whose(context),
         fixed=context.executor is None and (not kind.startswith(_SENT) or kind.startswith(_PICTURED)),
     )
-    turn = Turn(call)
+    turn = Turn(call, earlier, hookless=context.executor is None and not is_heard_after(context.llm))
     try:
-        _put(context.messages, told, allowed)
+        messages.put(context.messages, told, allowed, len(unseen))
     except BaseException as error:
         turn.lapse(error)
         raise
@@ -127,58 +140,26 @@ def _decided(model: str, told: list[dict[str, Any]], **rest: Any) -> tuple[Model
     return call, call.before()
 
 
-def _shown(message: Any) -> dict[str, Any]:
-    """Return a message in OpenAI's shape, in JSON types; of files their names."""
-    shown = {
-        key: to_jsonable_python(message[key], bytes_mode="base64", fallback=lambda value: f"<{type(value).__name__}>")
-        for key in _KEYS
-        if message.get(key) is not None
-    }
-    if files := message.get("files"):
-        shown["files"] = sorted(map(str, files))
-    return shown
-
-
-def _put(messages: list[Any], told: list[dict[str, Any]], allowed: dict[str, Any]) -> None:
-    """Have the model get what was allowed of the messages, which CrewAI's hooks share."""
-    for index, (before_, after_) in enumerate(zip(told, allowed["messages"], strict=True)):
-        changed = {key: value for key, value in after_.items() if value != before_.get(key)}
-        if "files" in changed:
-            raise TapPassConfigError("the model was not asked: the names of files cannot be redacted")
-        if changed:
-            messages[index] = {**messages[index], **changed}
-
-
-def _parameters(llm: Any) -> dict[str, Any]:
-    found = {name: getattr(llm, name, None) for name in _PARAMETERS}
-    return {name: value for name, value in found.items() if isinstance(value, bool | int | float | str)}
-
-
-def _whose(context: Any) -> dict[str, str]:
-    """Return who asks, as CrewAI names them."""
-    named = {
-        "agent": str(getattr(context.agent, "role", "") or ""),
-        "task": str(getattr(context.task, "name", "") or getattr(context.task, "description", "") or ""),
-    }
-    return {kind: name for kind, name in named.items() if name}
-
-
 # The events: which call it was and what it took, and calls that CrewAI makes behind its hooks (summaries).
 
 
 def started(_source: Any, event: Any) -> None:
     """Tell the call of a turn, or decide one for which no hook was called."""
     turn = _asking.get()
-    if not model_call_hooks_already_dispatched() or (turn is not None and turn.bind(event.call_id)):
+    if not model_call_hooks_already_dispatched():
+        _announced.set(event)
+        return
+    if turn is not None and turn.bind(event.call_id):
         return
     asked = event.messages if isinstance(event.messages, list) else [{"role": "user", "content": str(event.messages)}]
-    told = [_shown(message) for message in asked]
+    told = [messages.shown(message) for message in asked]
     call, _allowed = _decided(event.model or "", told, fixed=True)
     _asking.set(Turn(call, turn, hookless=True))
 
 
 def completed(_source: Any, event: Any) -> None:
     """Note what a call took; settle the ones after which CrewAI calls no hook."""
+    _announced.set(None)
     turn = _asking.get()
     if turn is None:
         return

@@ -81,13 +81,13 @@ def _method(function: Callable[..., Any], gate: Gate) -> Any:
         if id(gate) in _inside.get():
             return function(self, *args, **kwargs)
         given = _named(signature, (self, *args), kwargs, 1)
-        return gate.run(_within(gate, functools.partial(function, self)), given, _told)
+        return gate.run(_within(gate, functools.partial(function, self)), given, told_as_failure)
 
     async def async_(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         if id(gate) in _inside.get():
             return await function(self, *args, **kwargs)
         given = _named(signature, (self, *args), kwargs, 1)
-        return await gate.arun(_awithin(gate, functools.partial(function, self)), given, _told)
+        return await gate.arun(_awithin(gate, functools.partial(function, self)), given, told_as_failure)
 
     return functools.wraps(function)(async_ if inspect.iscoroutinefunction(function) else sync)
 
@@ -98,12 +98,12 @@ def _function(function: Callable[..., Any], gate: Gate) -> Any:
     def sync(*args: Any, **kwargs: Any) -> Any:
         if id(gate) in _inside.get():
             return function(*args, **kwargs)
-        return gate.run(_within(gate, function), _named(signature, args, kwargs), _told)
+        return gate.run(_within(gate, function), _named(signature, args, kwargs), told_as_failure)
 
     async def async_(*args: Any, **kwargs: Any) -> Any:
         if id(gate) in _inside.get():
             return await function(*args, **kwargs)
-        return await gate.arun(_awithin(gate, function), _named(signature, args, kwargs), _told)
+        return await gate.arun(_awithin(gate, function), _named(signature, args, kwargs), told_as_failure)
 
     wrapper: Any = functools.wraps(function)(async_ if inspect.iscoroutinefunction(function) else sync)
     setattr(wrapper, OURS, gate)
@@ -163,6 +163,6 @@ def _awithin(gate: Gate, function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _told(text: str) -> Any:
+def told_as_failure(text: str) -> Any:
     """Return what a tool returns instead of running: CrewAI never takes a failure for the task's answer."""
     return ToolFailure(message=text) if ToolFailure is not None else text

@@ -1,9 +1,12 @@
-"""Tools that a model object runs by itself (`available_functions`): CrewAI tells, but calls no hook."""
+"""What a model object does by itself: tools it runs (`available_functions`), which CrewAI tells of, without a hook."""
 
 from __future__ import annotations
 
 import contextlib
+import inspect
+import sys
 from contextvars import ContextVar
+from types import FrameType
 from typing import Any
 
 from crewai.llms.base_llm import BaseLLM
@@ -45,3 +48,18 @@ def errored(source: Any, event: Any) -> None:
                 call.after(error=RuntimeError(str(event.error)))
     else:
         noted(event.error)
+
+
+def is_heard_after(llm: Any) -> bool:
+    """Tell whether CrewAI comes back to its hooks with the answer of a model object that code calls itself.
+
+    It does so from `call` alone, and where the answer is a text.
+    """
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code.co_name != "_invoke_before_llm_call_hooks":
+        frame = frame.f_back
+    asks = frame.f_back if frame is not None else None
+    if asks is None:
+        return True
+    shape = asks.f_locals.get("response_model") or isinstance(getattr(llm, "response_format", None), type)
+    return not (asks.f_code.co_flags & inspect.CO_COROUTINE or (shape and type(llm).__module__ != "crewai.llm"))

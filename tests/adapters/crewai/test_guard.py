@@ -362,16 +362,22 @@ def test_a_delegated_agent_works_in_a_child_session(plane, audit_events, script,
     assert next(s for s in opened.values() if s.name == "writer").parent in opened
 
 
-def test_a_refusal_of_a_delegated_agent_ends_the_run(plane, audit_events, script, ran):
+@pytest.mark.parametrize(
+    ("call", "refusal", "status"), [(OUT, PolicyBlockError, "failed"), (PAY, ApprovalRequired, "suspended")]
+)
+def test_a_refusal_of_a_delegated_agent_ends_its_session_and_the_run(
+    call, refusal, status, plane, audit_events, script, ran
+):
     script.says([("delegate_work_to_coworker", {"task": "write", "context": "now", "coworker": "writer"})], "the end")
-    script.says([OUT], "written", model="gpt-4o")
+    script.says([call], "written", model="gpt-4o")
     writer = agent(llm(script, "gpt-4o"), ran.tools(), role="writer")
     boss = agent(llm(script), [], role="boss", allow_delegation=True)
     task = Task(description="d", expected_output="e", agent=boss)
-    with pytest.raises(PolicyBlockError):
+    with pytest.raises(refusal):
         guard_crew()(Crew(agents=[boss, writer], tasks=[task]).kickoff)()
     assert ran == []
     assert len(script.asked) == 2
+    assert closed(audit_events) == [status, status]
 
 
 def test_a_hierarchical_crew_is_governed(plane, audit_events, script, ran):

@@ -9,12 +9,14 @@ import pytest
 from crewai import LLM, Crew, Task
 from crewai.events import crewai_event_bus
 from crewai.events.types.hook_events import HookDispatchedEvent
+from crewai.events.types.llm_events import LLMCallType
 from crewai.events.types.tool_usage_events import ToolUsageFinishedEvent, ToolUsageStartedEvent
 from crewai.hooks import HookAborted, InterceptionPoint, llm_hooks, on, unregister_hook
 from crewai.hooks.dispatch import register_scoped, scoped_hooks
-from pydantic import BaseModel
+from crewai.llms.base_llm import BaseLLM, llm_call_context
+from pydantic import BaseModel, Field
 
-from tappass import PolicyBlockError, TapPassConfigError, TapPassConnectionError, guard_crew
+from tappass import PolicyBlockError, TapPassConfigError, TapPassConnectionError, TapPassError, guard_crew
 from tappass.interception import Interception
 from tests.adapters.crewai.crews import acts, agent, crew_of, llm
 
@@ -303,6 +305,37 @@ def test_a_model_that_is_called_directly_is_decided(plane, audit_events, script)
     with pytest.raises(PolicyBlockError):
         guard_crew()(work)("bad-1")
     assert len(script.asked) == 1
+
+
+class Apart(BaseLLM):
+    """A model whose provider keeps the system prompt apart, as Anthropic's, Google's and Amazon's do."""
+
+    asked: list[Any] = Field(default_factory=list)
+
+    def call(self, messages: Any, tools: Any = None, *_: Any, **__: Any) -> str:
+        with llm_call_context():
+            self._emit_call_started_event(messages=messages, tools=tools)
+            apart = [message for message in messages if message["role"] != "system"]
+            self._invoke_before_llm_call_hooks(apart)
+            self.asked.append(messages)
+            self._emit_call_completed_event(response="hello", call_type=LLMCallType.LLM_CALL)
+            return self._invoke_after_llm_call_hooks(apart, "hello")
+
+
+@pytest.mark.parametrize("seen", ['args.prompt.contains("secret")', "size(args.tools) == 1"])
+def test_policy_sees_what_a_provider_does_not_give_to_hooks(seen, plane, audit_events):
+    model = Apart(model="apart")
+    asked = [{"role": "system", "content": "secret"}, {"role": "user", "content": "hi"}]
+    plane.policy(f"version: 1\nrules: [{{id: no, llm: apart, when: '{seen}', effect: block}}]")
+    with pytest.raises(PolicyBlockError, match="no"):
+        guard_crew()(lambda: model.call(asked, [SCHEMA]))()
+    assert model.asked == []
+    assert guard_crew()(lambda: model.call(asked[1:]))() == "hello"
+    redacting(plane, "prompt")
+    asked[0]["content"] = "for ann@acme.com"
+    with pytest.raises(TapPassError):
+        guard_crew()(lambda: model.call(asked))()
+    assert len(model.asked) == 1
 
 
 @pytest.mark.skipif(not hasattr(llm_hooks, "model_call_hooks_dispatched"), reason="an older CrewAI makes none")

@@ -12,7 +12,7 @@ from google.adk.tools import AgentTool
 
 from tappass import PolicyBlockError, current_session, guard_adk_agent
 from tests.adapters.google_adk.gemini import calls, says
-from tests.adapters.google_adk.mail import IN, OUT, Tools, asked, awaited, entered, mailer, runner_of, sync, texts
+from tests.adapters.google_adk.mail import IN, OUT, WAYS, Tools, asked, awaited, entered, mailer, runner_of, sync, texts
 
 
 @pytest.fixture
@@ -127,7 +127,8 @@ def test_workflow_agents_in_workflow_agents_are_named_as_they_lie(here, model, t
     assert tree(here) == {"pipeline": "", "both": "pipeline", "fox": "both", "owl": "both", "cat": "pipeline"}
 
 
-def test_a_delegated_task_is_decided_before_its_agent_begins(here, model, tools):
+@pytest.mark.parametrize("way", WAYS)
+def test_a_delegated_task_is_decided_before_its_agent_begins(way, here, model, tools):
     try:
         clerk = agent("clerk", tools, mode="task")
     except ValueError:
@@ -143,7 +144,7 @@ def test_a_delegated_task_is_decided_before_its_agent_begins(here, model, tools)
     tools.ran.clear()
     script(model, boss=[calls(ask)], clerk=[calls(IN)])
     with pytest.raises(PolicyBlockError, match="alone"):
-        entered(runner_of(root), awaited)
+        WAYS[way](runner_of(root), awaited)
     assert tools.ran == []
 
 

@@ -9,11 +9,15 @@ from typing import Any
 
 import pytest
 from google.adk.agents import LlmAgent, RunConfig
+from google.adk.apps.app import App, EventsCompactionConfig
+from google.adk.apps.llm_event_summarizer import LlmEventSummarizer
 from google.adk.models.base_llm import BaseLlm
 from google.adk.models.llm_response import LlmResponse
 from google.adk.plugins.base_plugin import BasePlugin
+from google.adk.runners import InMemoryRunner
 from google.adk.tools import FunctionTool
 from google.genai import types
+from google.genai.errors import ServerError
 from pydantic import Field
 
 from tappass import PolicyBlockError, TapPassConfigError, govern, guard_adk_agent, tool
@@ -218,7 +222,7 @@ def test_a_plugin_of_our_name_is_not_taken_for_ours(here, model, tools, log):
 
 
 def test_a_tool_that_takes_no_method_is_refused():
-    from tappass_adapters.adk.arming import arm
+    from tappass_adapters.arming import arm
 
     class Slotted:
         __slots__ = ("name",)
@@ -411,17 +415,20 @@ def test_what_goes_to_a_model_is_shown_as_messages(here, model, tools):
         entered(runner_of(agent), awaited)
 
 
-def test_code_that_a_model_writes_is_decided_before_it_runs(here, tools):
+def _executor(ran: list[str], **options: Any) -> Any:
     from google.adk.code_executors import BaseCodeExecutor
     from google.adk.code_executors.code_execution_utils import CodeExecutionResult
-
-    ran: list[str] = []
 
     class Executor(BaseCodeExecutor):
         def execute_code(self, invocation_context: Any, code_execution_input: Any) -> Any:
             ran.append(code_execution_input.code)
             return CodeExecutionResult(stdout="4")
 
+    return Executor(**options)
+
+
+def test_code_that_a_model_writes_is_decided_before_it_runs(here, tools):
+    ran: list[str] = []
     here.policy("""
         version: 1
         rules:
@@ -431,7 +438,7 @@ def test_code_that_a_model_writes_is_decided_before_it_runs(here, tools):
     def agent(code: str) -> LlmAgent:
         text = f"```python\n{code}\n```"
         llm = Script(model="mine", turns=[[part(types.Part(text=text))], [part(types.Part(text="4"))]])
-        return mailer(tools, model=llm, tools=[], code_executor=Executor())
+        return mailer(tools, model=llm, tools=[], code_executor=_executor(ran))
 
     entered(runner_of(agent("print(2 + 2)")), awaited)
     assert ran == ["print(2 + 2)"]
@@ -439,6 +446,18 @@ def test_code_that_a_model_writes_is_decided_before_it_runs(here, tools):
     with pytest.raises(PolicyBlockError, match="harmless"):
         entered(runner_of(agent("shutil.rmtree('/')")), awaited)
     assert len(ran) == 1
+
+
+def test_code_that_runs_before_the_model_is_asked_is_decided(here, tools):
+    ran: list[str] = []
+
+    here.policy("version: 1\nrules:\n  - {id: harmless, tool: execute_code, effect: block}")
+    llm = Script(model="mine", turns=[[part(types.Part(text="Hello."))]])
+    runner = runner_of(mailer(tools, model=llm, tools=[], code_executor=_executor(ran, optimize_data_file=True)))
+    data = types.Part(inline_data=types.Blob(mime_type="text/csv", data=b"a,b\n1,2\n"))
+    with pytest.raises(PolicyBlockError, match="harmless"):
+        entered(runner, lambda guarded: awaited(guarded, new_message=types.Content(role="user", parts=[data])))
+    assert (ran, llm.asked) == ([], [])
 
 
 def test_a_generator_is_decided_and_refused_where_its_result_is_inspected(here, model, tools):
@@ -460,3 +479,76 @@ def test_a_generator_is_decided_and_refused_where_its_result_is_inspected(here, 
     with pytest.raises(TapPassConfigError, match="policy inspects its result"):
         entered(runner, awaited)
     assert len(tools.ran) == before
+
+
+def test_each_model_that_a_fallback_tries_is_decided_by_its_own_name(here, tools):
+    fallback = pytest.importorskip("google.adk.models._fallback_model").FallbackModel
+    first = Script(model="mine", turns=[[ServerError(503, {})], [ServerError(503, {})]])
+    second = Script(model="bad-mine")
+    agent = mailer(tools, model=fallback(models=[first, second]))
+    with pytest.raises(PolicyBlockError, match="no-secrets"):
+        entered(runner_of(agent), awaited)
+    assert second.asked == []
+    second.model = "other"
+    second.turns = [[part(types.Part(text="Hello."))]]
+    assert texts(entered(runner_of(agent), awaited)) == "Hello."
+    assert ended(here) == [("mine", "failed"), ("bad-mine", ""), ("mine", "failed"), ("other", "completed")]
+    assert "_delegate" not in vars(agent.model)
+
+
+def _summed(tools: Tools, summarizer: Any, llm: Any = None) -> Any:
+    llm = llm or Script(model="mine", turns=[[part(types.Part(text="Hello."))]])
+    config = EventsCompactionConfig(compaction_interval=1, overlap_size=0, summarizer=summarizer)
+    runner = InMemoryRunner(app=App(name="mail", root_agent=mailer(tools, model=llm), events_compaction_config=config))
+    runner.auto_create_session = True
+    return runner
+
+
+def _summaries(runner: Any) -> list[str]:
+    session = asyncio.run(runner.session_service.get_session(app_name="mail", user_id="u", session_id="s"))
+    compacted = [e.actions.compaction.compacted_content for e in session.events if e.actions.compaction]
+    return [content.parts[0].text for content in compacted]
+
+
+def test_a_summary_of_the_history_is_a_model_call_like_any(here, tools):
+    writer = Script(model="writer", turns=[[part(types.Part(text="They met."))]])
+    runner = _summed(tools, LlmEventSummarizer(llm=writer))
+    assert texts(entered(runner, awaited)) == "Hello."
+    if not writer.asked:
+        pytest.skip("this version of ADK does not sum up here")
+    assert ended(here) == [("mine", "completed"), ("writer", "completed")]
+    assert _summaries(runner) == ["They met."]
+    assert "maybe_summarize_events" not in vars(runner.app.events_compaction_config.summarizer)
+
+
+def test_a_refused_summary_is_not_written_and_a_told_one_leaves_the_history(here, tools):
+    writer = Script(model="other", turns=[[part(types.Part(text="They met."))]])
+    awaited(_summed(tools, LlmEventSummarizer(llm=writer)))
+    if not writer.asked:
+        pytest.skip("this version of ADK does not sum up here")
+    writer = Script(model="bad-writer")
+    with pytest.raises(PolicyBlockError, match="no-secrets"):
+        entered(_summed(tools, LlmEventSummarizer(llm=writer)), awaited)
+    assert here.events(type="session.closed")[-1].status == "failed"
+    runner = _summed(tools, LlmEventSummarizer(llm=writer))
+    assert texts(entered(runner, awaited, on_block="tell")) == "Hello."
+    assert here.events(type="session.closed")[-1].status == "completed"
+    assert (_summaries(runner), writer.asked) == ([], [])
+
+
+def test_a_history_that_is_long_already_is_not_summed_up_undecided(here, tools):
+    """Before the first turn of a run, with the agent's own model."""
+    here.policy("version: 1\nrules:\n  - {id: quiet, llm: '*', effect: block}")
+    llm = Script(model="mine", turns=[[part(types.Part(text="Hello."), usage_metadata=_LONG)] for _ in range(4)])
+    agent = mailer(tools, model=llm)
+    config = EventsCompactionConfig(compaction_interval=99, overlap_size=0, token_threshold=10, event_retention_size=0)
+    runner = runner_of(agent)
+    later = InMemoryRunner(app=App(name="mail", root_agent=agent, events_compaction_config=config))
+    later.session_service = runner.session_service
+    awaited(runner)
+    with pytest.raises(PolicyBlockError, match="quiet"):
+        entered(later, awaited)
+    assert len(llm.asked) == 1
+
+
+_LONG = types.GenerateContentResponseUsageMetadata(prompt_token_count=999, candidates_token_count=1)
