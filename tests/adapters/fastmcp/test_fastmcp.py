@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import httpx
 import mcp.types as types
 import pytest
-from fastmcp import Client, FastMCP
+from fastmcp import Client, Context, FastMCP
 from fastmcp.exceptions import ToolError
 from fastmcp.tools.base import ToolResult
 
 from tappass import TapPassMCPMiddleware, current_session, guard_mcp_client, tappass_session, tool
+from tests.adapters.mcp.bank import MODERN, served
 from tests.contract.test_approvals import person
 
 # asyncio alone: FastMCP's own client and server need it.
@@ -132,6 +134,38 @@ async def test_a_refusal_can_be_a_protocol_error(plane):
     assert shop.ran == []
 
 
+async def test_each_version_of_a_tool_is_decided_on_as_the_one_that_it_is(any_plane, shop):
+    any_plane.policy(RULES.replace("wipe", "erase"))
+
+    @shop.server.tool(name="erase", version="1.0")
+    def first(disk: str = "all", force: bool = True) -> str:
+        shop.ran.append(("erase 1", disk, force))
+        return "wiped"
+
+    @shop.server.tool(name="erase", version="2.0")
+    def second(disk: str = "none", force: bool = False, slow: bool = True) -> str:
+        shop.ran.append(("erase 2", disk, force))
+        return "wiped"
+
+    @shop.server.tool(version="1.0")
+    async def through(ctx: Context) -> str:
+        await ctx.fastmcp.call_tool("erase", {"slow": False})
+        return "done"
+
+    async with Client(shop.server) as client:
+        refused = await client.call_tool("erase", {"disk": "a"}, version="1.0", raise_on_error=False)
+        assert (refused.is_error, "forced" in refused.content[0].text) == (True, True)
+        assert not (await client.call_tool("erase", {"force": False}, version="1.0", raise_on_error=False)).is_error
+        assert not (await client.call_tool("erase", {"disk": "b"}, raise_on_error=False)).is_error
+        if MODERN:  # before, what a tool calls is taken for a call of the request's version
+            await client.call_tool("through", {}, version="1.0")
+            assert shop.ran.pop() == ("erase 2", "none", False)
+        else:  # since, no other than text reaches a middleware
+            with pytest.raises(ToolError, match="the version"):
+                await client.call_tool("erase", {}, meta={"fastmcp": {"version": {"newest": True}}})
+    assert shop.ran == [("erase 1", "all", False), ("erase 2", "b", False)]
+
+
 async def test_results_are_redacted_in_text_and_in_structure(shop, any_plane):
     any_plane.policy(RULES)
     async with Client(shop.server) as client:
@@ -219,6 +253,24 @@ async def test_a_token_that_does_not_hold_is_refused(shop, plane):
                 assert result.is_error
                 assert "token" in result.content[0].text
     assert shop.ran == []
+
+
+async def test_over_http_a_token_counts_and_one_that_comes_twice_is_refused(shop, plane):
+    async with tappass_session(name="caller") as caller:
+        token = [("tappass-correlation", await caller.stamp_async("shop"))]
+        with served(shop.server.http_app(stateless_http=True, json_response=True)) as url:
+            async with httpx.AsyncClient(trust_env=False) as http:
+                answers = [await posted(http, url, headers) for headers in (token, token * 2, [])]
+    assert ["more than one" in answer.text for answer in answers] == [False, True, False]
+    assert [session.parent for session in shop.sessions] == [caller.session_id, ""]
+
+
+async def posted(http, url, headers):
+    """Call a tool by hand; return the response."""
+    asked = [("accept", "application/json, text/event-stream"), ("mcp-protocol-version", "2025-06-18"), *headers]
+    params = {"name": "pay", "arguments": {"to": "ann@acme.com", "amount": 3}}
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    return await http.post(f"{url}/mcp", json=message, headers=asked)
 
 
 async def test_a_held_call_names_where_people_decide_and_runs_once_they_have(shop, plane):

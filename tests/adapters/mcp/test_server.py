@@ -321,6 +321,23 @@ async def test_over_http_the_header_counts_and_the_metadata_before_it(shop, any_
     assert len(shop.ran) == 3
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_token_that_comes_twice_is_refused(shop, any_plane):
+    import httpx2
+    from mcp.client.streamable_http import streamable_http_client
+
+    async with tappass_session(name="caller") as caller:
+        twice = [("tappass-correlation", await caller.stamp_async("shop"))] * 2
+        with served(shop.server.streamable_http_app()) as url:
+            async with (
+                httpx2.AsyncClient(headers=twice) as http,
+                mcp.Client(streamable_http_client(f"{url}/mcp", http_client=http)) as client,
+            ):
+                result = await client.call_tool("pay", {"to": "ann@acme.com", "amount": 3})
+    assert (result.is_error, "more than one" in result.content[0].text) == (True, True)
+    assert shop.ran == []
+
+
 # Approvals.
 
 BIG = {"to": "ann@acme.com", "amount": 5000}
