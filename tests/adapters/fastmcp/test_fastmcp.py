@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import httpx
 import mcp.types as types
 import pytest
 from fastmcp import Client, Context, FastMCP
 from fastmcp.exceptions import ToolError
 from fastmcp.tools.base import ToolResult
+from pydantic import Field
 
 from tappass import TapPassMCPMiddleware, current_session, guard_mcp_client, tappass_session, tool
 from tests.adapters.mcp.bank import MODERN, served
@@ -189,6 +192,29 @@ async def test_what_the_tool_would_read_otherwise_than_a_rule_does_is_refused(sh
     async with Client(shop.server) as client:
         assert (await called(client, "wipe", given)).is_error
     assert shop.ran == []
+
+
+async def test_a_default_that_does_not_fit_its_own_schema_is_read_by_rules_and_left_to_the_tool(shop, plane):
+    plane.policy(
+        "version: 1\nrules: [{id: all-kinds, tool: find, when: args.kind == null && args.most > 9, effect: block}]"
+    )
+
+    @shop.server.tool
+    def find(
+        text: str,
+        kind: str = None,  # noqa: RUF013 - as many servers have it
+        most: Annotated[int, Field(gt=0)] = -1,
+        deep: bool = False,
+    ) -> str:
+        shop.ran.append((text, kind, most, deep))
+        return "found"
+
+    async with Client(shop.server) as client:
+        for given in ({"text": "a"}, {"text": "a", "kind": "b", "most": 10}):
+            assert not (await called(client, "find", given)).is_error
+        for given in ({"text": "a", "most": 10}, {"text": "a", "kind": None}, {"text": "a", "most": -1}):
+            assert (await called(client, "find", given)).is_error
+    assert shop.ran == [("a", None, -1, False), ("a", "b", 10, False)]
 
 
 async def test_resources_are_decided_on_and_redacted(shop, any_plane):

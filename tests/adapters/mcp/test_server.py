@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+from typing import Annotated
 
 import anyio
 import mcp
 import mcp.types as types
 import pytest
+from pydantic import Field
 
 from tappass import (
     TapPassConfigError,
@@ -164,6 +166,29 @@ async def test_what_the_tool_would_read_otherwise_than_a_rule_does_is_refused(sh
         assert result.is_error
         assert "not run" in result.content[0].text
     assert shop.ran == []
+
+
+async def test_a_default_that_does_not_fit_its_own_schema_is_read_by_rules_and_left_to_the_tool(shop, connect, plane):
+    plane.policy(
+        "version: 1\nrules: [{id: all-kinds, tool: find, when: args.kind == null && args.most > 9, effect: block}]"
+    )
+
+    @shop.server.tool()
+    def find(
+        text: str,
+        kind: str = None,  # noqa: RUF013 - as many servers have it
+        most: Annotated[int, Field(gt=0)] = -1,
+        deep: bool = False,
+    ) -> str:
+        shop.ran.append((text, kind, most, deep))
+        return "found"
+
+    async with connect(shop) as client:
+        for given in ({"text": "a"}, {"text": "a", "kind": "b", "most": 10}):
+            assert not (await client.call_tool("find", given)).is_error
+        for given in ({"text": "a", "most": 10}, {"text": "a", "kind": None}, {"text": "a", "most": -1}):
+            assert (await client.call_tool("find", given)).is_error
+    assert shop.ran == [("a", None, -1, False), ("a", "b", 10, False)]
 
 
 async def test_text_that_is_text_is_no_json(shop, connect, plane):
