@@ -30,7 +30,7 @@ def fitted(name: str, schema: Mapping[str, Any], arguments: dict[str, Any]) -> t
         if key not in arguments and isinstance(rule, Mapping) and "default" in rule
     }
     for key, value in arguments.items():
-        if isinstance(value, str) and not _is_text(known.get(key)) and _reads_as_json(value):
+        if isinstance(value, str) and _may_be_misread(value, known.get(key)):
             raise TapPassConfigError(
                 f"`{printable(name)}` was not run: argument `{printable(key)}` is text that holds JSON, which the tool "
                 "may read as something else than a rule does; send the JSON itself"
@@ -41,16 +41,28 @@ def fitted(name: str, schema: Mapping[str, Any], arguments: dict[str, Any]) -> t
     return filled | arguments, own
 
 
-def _is_text(rule: Any) -> bool:
-    return isinstance(rule, Mapping) and rule.get("type") == "string"
-
-
-def _reads_as_json(text: str) -> bool:
+def _may_be_misread(text: str, rule: Any) -> bool:
+    """Tell whether a server may read a text as the JSON it holds; of an optional text it could take `null` alone."""
+    kinds = _kinds(rule)
+    if kinds == {"string"}:
+        return False
     try:
         read = json.loads(text)
     except (ValueError, RecursionError):
         return False
+    if kinds == {"string", "null"}:
+        return read is None
     return not isinstance(read, str | int | float) or isinstance(read, bool)
+
+
+def _kinds(rule: Any) -> set[Any]:
+    """Return the types that a schema allows, as far as it says so in the way that servers list an optional text."""
+    if not isinstance(rule, Mapping):
+        return set()
+    if isinstance(variants := rule.get("anyOf"), list):
+        return set().union(*(_kinds(variant) or {""} for variant in variants))
+    kind = rule.get("type", "")
+    return set(map(str, kind)) if isinstance(kind, list) else {kind if isinstance(kind, str) else ""}
 
 
 def _examined(

@@ -194,6 +194,20 @@ async def test_what_the_tool_would_read_otherwise_than_a_rule_does_is_refused(sh
     assert shop.ran == []
 
 
+async def test_json_in_an_optional_text_is_text_to_rule_and_tool(shop, plane):
+    plane.policy("version: 1\nrules: [{id: r, tool: note, when: 'args.text == \"[1]\"', effect: block}]")
+
+    @shop.server.tool
+    def note(text: str | None = None) -> str:
+        shop.ran.append(text)
+        return "noted"
+
+    async with Client(shop.server) as client:
+        assert not (await called(client, "note", {"text": '{"a": 1}'})).is_error
+        assert (await called(client, "note", {"text": "[1]"})).is_error
+    assert shop.ran == ['{"a": 1}']
+
+
 async def test_a_default_that_does_not_fit_its_own_schema_is_read_by_rules_and_left_to_the_tool(shop, plane):
     plane.policy(
         "version: 1\nrules: [{id: all-kinds, tool: find, when: args.kind == null && args.most > 9, effect: block}]"

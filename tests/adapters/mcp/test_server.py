@@ -198,6 +198,24 @@ async def test_text_that_is_text_is_no_json(shop, connect, plane):
         assert not (await client.call_tool("wipe", {"force": False, "disks": ["a"]})).is_error
 
 
+async def test_json_in_an_optional_text_is_text_to_rule_and_tool(shop, connect, plane):
+    plane.policy("version: 1\nrules: [{id: r, tool: note, when: 'args.text == \"true\"', effect: block}]")
+
+    @shop.server.tool()
+    def note(text: str | None = None, other: str | int | None = None) -> str:
+        shop.ran.append(text)
+        return "noted"
+
+    async with connect(shop) as client:
+        assert not (await client.call_tool("note", {"text": "7"})).is_error
+        assert "`r`" in (await client.call_tool("note", {"text": "true"})).content[0].text
+        # This server reads them as JSON, which its tool does not take; another takes them as they are.
+        assert "validation error" in (await client.call_tool("note", {"text": '{"a": 1}'})).content[0].text
+        for given in ({"text": "null"}, {"other": '{"a": 1}'}):
+            assert "holds JSON" in (await client.call_tool("note", given)).content[0].text
+    assert shop.ran == ["7"]
+
+
 async def test_resources_are_decided_on_and_redacted(shop, connect, any_plane):
     any_plane.policy(RULES)
     async with connect(shop) as client:
