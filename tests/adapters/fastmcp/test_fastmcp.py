@@ -325,3 +325,17 @@ async def test_a_held_call_names_where_people_decide_and_runs_once_they_have(sho
         assert not (await called(client, "pay", big)).is_error
         assert (await called(client, "pay", big)).is_error
     assert len(shop.ran) == 1
+
+
+async def test_a_client_that_can_open_links_is_asked_to(shop, plane):
+    plane.policy(RULES)
+
+    async def show(*_asked):
+        return {}
+
+    async with Client(shop.server, elicitation_handler=show) as client:
+        with pytest.raises(Exception, match="People decide at") as caught:
+            await client.session.call_tool("pay", {"to": "ann@acme.com", "amount": 5000})
+    assert caught.value.error.code == -32042
+    assert caught.value.error.data["elicitations"][0]["url"].startswith("http")
+    assert shop.ran == []

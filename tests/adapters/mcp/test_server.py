@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 from typing import Annotated
 
 import anyio
@@ -436,6 +437,26 @@ async def test_a_client_that_can_open_links_is_asked_to(shop, plane):
     assert asked["mode"] == "url"
     assert "/approvals/" in asked["url"] or asked["url"].startswith("http")
     assert shop.ran == []
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_client_that_can_open_links_and_is_told_from_none_goes_on_by_the_token(shop, plane):
+    plane.policy(RULES)
+
+    async def show(_context, _params):
+        return types.ElicitResult(action="accept")
+
+    with served(shop.server.streamable_http_app()) as url:
+        async with mcp.Client(f"{url}/mcp", elicitation_callback=show) as client:
+            with pytest.raises(MCPError) as caught:
+                await client.call_tool("pay", BIG)
+            token = caught.value.error.data["tappass-resume"]
+            agree(plane, token)
+            for _ in range(2):
+                with contextlib.suppress(MCPError):
+                    await client.call_tool("pay", BIG, meta={"tappass-resume": token})
+    assert caught.value.error.code == -32042
+    assert len(shop.ran) == 1
 
 
 async def test_a_call_can_wait_for_people(connect, plane):
