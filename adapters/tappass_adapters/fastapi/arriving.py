@@ -17,7 +17,7 @@ def arrived(name: str, connection: Any) -> dict[str, Any]:
     Raises:
         PolicyBlockError: a parameter comes twice, so that policy might see one and the endpoint take the other.
     """
-    taken, declared = _taken(getattr(connection.scope.get("route"), "dependant", None), connection)
+    taken, declared = _taken(getattr(_route(connection.scope), "dependant", None), connection)
     arguments = taken | {key: value for key, value in connection.path_params.items() if key not in declared}
     for key, value in connection.query_params.multi_items():
         if key in declared and key not in connection.path_params:
@@ -26,6 +26,14 @@ def arrived(name: str, connection: Any) -> dict[str, Any]:
             raise _ambiguous(name, key)
         arguments[key] = value
     return arguments
+
+
+def _route(scope: Any) -> Any:
+    """Return the route that serves a request, as the routers around it make it."""
+    route = scope.get("route")
+    # The scope may name a router's own route, which knows nothing of the prefixes that the router is included under.
+    served = scope.get("fastapi", {}).get("effective_route_context")
+    return served if served is not None and served.original_route is route else route
 
 
 def _taken(dependant: Any, connection: Any) -> tuple[dict[str, Any], set[str]]:
@@ -38,9 +46,14 @@ def _taken(dependant: Any, connection: Any) -> tuple[dict[str, Any], set[str]]:
 
     for field, received in _fields(dependant, connection):
         values, wrong = request_params_to_args([field], received)
-        if not wrong:  # else the endpoint will not run, and policy is shown the text
-            taken |= values
-            declared.add(field.alias)
+        if wrong:  # the endpoint will not run, and policy is shown the text
+            continue
+        declared.add(field.alias)
+        for model in values.values():
+            for name, inner in getattr(type(model), "model_fields", {}).items():
+                taken[name] = getattr(model, name)
+                declared.add(inner.alias or name)
+        taken |= values
     return taken, declared
 
 
@@ -50,7 +63,8 @@ def _fields(dependant: Any, connection: Any) -> Iterator[tuple[Any, Any]]:
     for field in dependant.path_params:
         yield field, connection.path_params
     for field in dependant.query_params:
-        yield field, connection.query_params
+        # What a prefix names is of the path, also where the route was described without that prefix.
+        yield field, connection.path_params if field.name in connection.path_params else connection.query_params
 
 
 def _ambiguous(name: str, key: str) -> PolicyBlockError:

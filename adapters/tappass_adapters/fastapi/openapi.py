@@ -39,7 +39,7 @@ _RESPONSES = {"403": "Refused by policy", "428": "People have to agree first"}
 
 
 def document_actions(app: Any) -> None:
-    """Have a FastAPI application's OpenAPI document tell of its governed actions.
+    """Have a FastAPI application's OpenAPI document, and those of the ones it mounts, tell of governed actions.
 
     `TapPassMiddleware` does this by itself when the application starts; a program that only writes the document down
     calls it before `app.openapi()`. Anything that has no such document is left alone.
@@ -47,6 +47,9 @@ def document_actions(app: Any) -> None:
     Args:
         app: the application.
     """
+    for route in getattr(app, "routes", ()):
+        if hasattr(mounted := getattr(route, "app", None), "routes"):
+            document_actions(mounted)
     original = getattr(app, "openapi", None)
     if not callable(original) or not hasattr(app, "routes") or hasattr(original, _MARK):
         return

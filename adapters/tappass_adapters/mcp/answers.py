@@ -17,7 +17,10 @@ REFUSED, UNREACHABLE, UNSOUND = -32050, -32051, -32602
 
 def elicits(session: Any) -> bool:
     """Tell whether the client can show its user a link."""
-    capabilities = getattr(session, "client_capabilities", None)
+    # mcp 1 keeps the whole of what the client said of itself.
+    capabilities = getattr(session, "client_capabilities", None) or getattr(
+        getattr(session, "client_params", None), "capabilities", None
+    )
     elicitation = getattr(capabilities, "elicitation", None)
     return getattr(elicitation, "url", None) is not None
 
@@ -53,4 +56,7 @@ def _elicitation(error: ApprovalRequired) -> Exception:
     from mcp.shared.exceptions import UrlElicitationRequiredError
 
     fields = {"mode": "url", "message": said(error), "url": error.approval_url, "elicitationId": error.task_id}
-    return UrlElicitationRequiredError([types.ElicitRequestURLParams.model_validate(fields)], said(error))
+    made = UrlElicitationRequiredError([types.ElicitRequestURLParams.model_validate(fields)], said(error))
+    # Whom nothing tells from others goes on by the token alone.
+    made.error.data = {**(made.error.data or {}), **beside(error)}
+    return made

@@ -61,7 +61,11 @@ class Catalogue:
 
     async def look(self, name: str, *, now: bool = False) -> tuple[Listed | None, str]:
         """Return a tool and the doubt about it, in the words of `DecisionRequest.doubt`."""
+        known_at = self._read_at
         await self.fresh(now=now)
+        if name not in self._tools and self._read_at == known_at:
+            # Servers add tools while they are connected to, and say so: whoever heard of it calls at once.
+            await self.fresh(now=True)
         listed = self._tools.get(name)
         if listed is None or name in OURS:
             return listed, UNLISTED if listed is None else SHADOWED

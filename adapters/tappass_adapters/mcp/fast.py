@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from tappass.errors import TapPassError
+from tappass.errors import TapPassConfigError, TapPassError
 from tappass.ext import CORRELATION
 from tappass_adapters.mcp.answers import elicits, refused
-from tappass_adapters.mcp.requests import CALL
+from tappass_adapters.mcp.requests import CALL, only
 from tappass_adapters.mcp.ruling import GOVERNED, Asked, Ruling
 
 
@@ -17,9 +18,9 @@ async def govern(ruling: Ruling, context: Any, call_next: Any) -> Any:
         return await call_next(context)
     params = context.message.model_dump(by_alias=True, mode="json", exclude_none=True)
     params = params.get("params", params)
-    meta = params.pop("_meta", None) or {}
+    own = params.pop("_meta", None) or {}
     request = getattr(context.fastmcp_context, "request_context", None)
-    meta = _meta(request) or meta
+    meta = _meta(request) or own
 
     async def run(given: dict[str, Any]) -> Any:
         return await call_next(context.copy(message=_changed(context.message, context.method, given)))
@@ -29,9 +30,9 @@ async def govern(ruling: Ruling, context: Any, call_next: Any) -> Any:
             method=context.method,
             params=params,
             meta=meta,
-            header=_headers().get(CORRELATION, ""),
+            header=_header(),
             caller=_caller(),
-            tool=await _listed(context, params.get("name")) if context.method == CALL else None,
+            tool=await _listed(context, params.get("name"), _version(own, meta)) if context.method == CALL else None,
         )
         result = await ruling.govern(asked, run)
     except TapPassError as error:
@@ -47,10 +48,14 @@ def _meta(request: Any) -> dict[str, Any]:
     return dict(meta.model_dump(by_alias=True, exclude_none=True))
 
 
-def _headers() -> dict[str, str]:
-    from fastmcp.server.dependencies import get_http_headers
+def _header() -> str:
+    from fastmcp.server.dependencies import get_http_request
 
-    return get_http_headers(include_all=True)
+    try:
+        request = get_http_request()
+    except RuntimeError:  # it came another way
+        return ""
+    return only(request.headers.getlist(CORRELATION))
 
 
 def _caller() -> str:
@@ -63,12 +68,32 @@ def _caller() -> str:
     return f"session {session}" if session else ""
 
 
-async def _listed(context: Any, name: Any) -> dict[str, Any] | None:
+def _version(own: dict[str, Any], meta: dict[str, Any]) -> Any:
+    """Return which version of a tool is asked for, None for the newest.
+
+    Raises:
+        TapPassConfigError: what stands in its place is none.
+    """
+    from fastmcp.server import server
+    from fastmcp.utilities.versions import VersionSpec
+
+    # Where FastMCP says it of each call, the request's own counts for none that a tool makes.
+    told = (own if hasattr(server, "_version_request_meta") else meta).get("fastmcp") or {}
+    asked = told.get("version") if isinstance(told, Mapping) else None
+    if not asked:
+        return None
+    try:
+        return VersionSpec(**({"eq": asked} if isinstance(asked, str) else asked))
+    except TypeError as error:
+        raise TapPassConfigError("the version that this request asks for is none; nothing ran") from error
+
+
+async def _listed(context: Any, name: Any, version: Any) -> dict[str, Any] | None:
     """Return a tool as this server offers it, as JSON; None if it does not."""
     if not isinstance(name, str):
         return None
     try:
-        tool = await context.fastmcp_context.fastmcp.get_tool(name)
+        tool = await context.fastmcp_context.fastmcp.get_tool(name, version)
     except LookupError:
         return None
     if tool is None:

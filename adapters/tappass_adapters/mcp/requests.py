@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tappass.errors import TapPassConfigError
 from tappass.ext import ToolDefinition
 
 CALL, LIST = "tools/call", "tools/list"
@@ -28,3 +29,14 @@ def definition_of(method: str, server: str, package: str = "") -> ToolDefinition
     """Return what policy is told of a request that calls no tool."""
     said = f"The request `{method}` of the Model Context Protocol."
     return ToolDefinition(name=method, description=said, open_arguments=True, server=server, package=package)
+
+
+def only(tokens: Sequence[str]) -> str:
+    """Return the token of a request's headers, "" if there is none.
+
+    Raises:
+        TapPassConfigError: there is more than one.
+    """
+    if len(tokens) > 1:
+        raise TapPassConfigError("more than one correlation token came with this request; nothing ran")
+    return tokens[0] if tokens else ""

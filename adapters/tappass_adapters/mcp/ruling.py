@@ -122,8 +122,14 @@ class Ruling:
         """
         name, arguments = asked.named
         definition, doubt = self._definition(asked, name)
+        own: set[str] = set()
         if asked.tool is not None:
-            arguments = fitted(name, definition.parameters, arguments)
+            arguments, own = fitted(name, definition.parameters, arguments)
+
+        async def sent(given: dict[str, Any]) -> Any:
+            # One that was redacted is sent: the tool refuses it, if anything.
+            return await run({key: value for key, value in given.items() if key not in own or value != arguments[key]})
+
         token, wanted = asked.token, self.wanted
         async with Arrival(token, wanted, name) as session:
             caller = session.session_id if token else asked.caller
@@ -132,7 +138,7 @@ class Ruling:
             try:
                 return await _outright(
                     session,
-                    acall(run, name, arguments, session=session, definition=definition, doubt=doubt, show=shown),
+                    acall(sent, name, arguments, session=session, definition=definition, doubt=doubt, show=shown),
                 )
             except ApprovalRequired as held:
                 self._keep(key, held.resume_token)

@@ -16,7 +16,7 @@ except ImportError as error:
 
 from tappass_adapters.mcp import asgi, fast
 from tappass_adapters.mcp.answers import ERROR, RESULT, elicits, refused
-from tappass_adapters.mcp.requests import CALL, PASSES
+from tappass_adapters.mcp.requests import CALL, PASSES, only
 from tappass_adapters.mcp.ruling import Asked, Ruling, Wanted
 
 
@@ -110,7 +110,7 @@ class TapPassMCPMiddleware:
                 method=ctx.method,
                 params=params,
                 meta=meta,
-                header=(ctx.request.headers.get(CORRELATION) or "") if ctx.request is not None else "",
+                header=only(ctx.request.headers.getlist(CORRELATION)) if ctx.request is not None else "",
                 caller=_caller(ctx),
                 tool=await _listed(ctx, call_next, params.get("name"), meta) if ctx.method == CALL else None,
             )

@@ -10,6 +10,7 @@ import anyio
 import httpx
 import pytest
 from fastapi import Depends, FastAPI, HTTPException
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from tappass import (
@@ -330,6 +331,28 @@ def test_a_token_that_does_not_hold_is_refused_and_nothing_runs(site, untouched,
 
 def test_a_token_can_be_required(site, untouched, tappass_plane):
     refused(site.ask(site.put(untouched, audience="shop", required=True)), "missing")
+
+
+def test_within_cors_a_page_may_read_refusals_and_its_preflight_needs_no_token(site, app, tappass_plane):
+    tappass_plane.policy(POLICY)
+
+    @tool
+    def blocked_tool(): ...
+
+    @app.get("/")
+    def endpoint():
+        blocked_tool()
+
+    origin = {"origin": "http://page"}
+    served = CORSMiddleware(site.put(app, audience="shop", required=True), allow_origins=["http://page"])
+    preflight = {**origin, "access-control-request-method": "GET"}
+    assert site.ask(served, "OPTIONS", headers=preflight).status_code == 200
+    missing = site.ask(served, headers=origin)
+    with tappass_session(name="caller"):
+        blocked = site.ask(served, headers=with_correlation(origin, audience="shop"))
+    assert (missing.json()["error"]["code"], blocked.json()["blocked_by"]) == ("correlation_missing", "never")
+    for answer in (missing, blocked):
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (403, "http://page")
 
 
 class Later(SystemClock):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import httpx
 import mcp.types as types
 import pytest
-from fastmcp import Client, FastMCP
+from fastmcp import Client, Context, FastMCP
 from fastmcp.exceptions import ToolError
 from fastmcp.tools.base import ToolResult
+from pydantic import Field
 
 from tappass import TapPassMCPMiddleware, current_session, guard_mcp_client, tappass_session, tool
+from tests.adapters.mcp.bank import MODERN, served
 from tests.contract.test_approvals import person
 
 # asyncio alone: FastMCP's own client and server need it.
@@ -132,6 +137,38 @@ async def test_a_refusal_can_be_a_protocol_error(plane):
     assert shop.ran == []
 
 
+async def test_each_version_of_a_tool_is_decided_on_as_the_one_that_it_is(any_plane, shop):
+    any_plane.policy(RULES.replace("wipe", "erase"))
+
+    @shop.server.tool(name="erase", version="1.0")
+    def first(disk: str = "all", force: bool = True) -> str:
+        shop.ran.append(("erase 1", disk, force))
+        return "wiped"
+
+    @shop.server.tool(name="erase", version="2.0")
+    def second(disk: str = "none", force: bool = False, slow: bool = True) -> str:
+        shop.ran.append(("erase 2", disk, force))
+        return "wiped"
+
+    @shop.server.tool(version="1.0")
+    async def through(ctx: Context) -> str:
+        await ctx.fastmcp.call_tool("erase", {"slow": False})
+        return "done"
+
+    async with Client(shop.server) as client:
+        refused = await client.call_tool("erase", {"disk": "a"}, version="1.0", raise_on_error=False)
+        assert (refused.is_error, "forced" in refused.content[0].text) == (True, True)
+        assert not (await client.call_tool("erase", {"force": False}, version="1.0", raise_on_error=False)).is_error
+        assert not (await client.call_tool("erase", {"disk": "b"}, raise_on_error=False)).is_error
+        if MODERN:  # before, what a tool calls is taken for a call of the request's version
+            await client.call_tool("through", {}, version="1.0")
+            assert shop.ran.pop() == ("erase 2", "none", False)
+        else:  # since, no other than text reaches a middleware
+            with pytest.raises(ToolError, match="the version"):
+                await client.call_tool("erase", {}, meta={"fastmcp": {"version": {"newest": True}}})
+    assert shop.ran == [("erase 1", "all", False), ("erase 2", "b", False)]
+
+
 async def test_results_are_redacted_in_text_and_in_structure(shop, any_plane):
     any_plane.policy(RULES)
     async with Client(shop.server) as client:
@@ -155,6 +192,43 @@ async def test_what_the_tool_would_read_otherwise_than_a_rule_does_is_refused(sh
     async with Client(shop.server) as client:
         assert (await called(client, "wipe", given)).is_error
     assert shop.ran == []
+
+
+async def test_json_in_an_optional_text_is_text_to_rule_and_tool(shop, plane):
+    plane.policy("version: 1\nrules: [{id: r, tool: note, when: 'args.text == \"[1]\"', effect: block}]")
+
+    @shop.server.tool
+    def note(text: str | None = None) -> str:
+        shop.ran.append(text)
+        return "noted"
+
+    async with Client(shop.server) as client:
+        assert not (await called(client, "note", {"text": '{"a": 1}'})).is_error
+        assert (await called(client, "note", {"text": "[1]"})).is_error
+    assert shop.ran == ['{"a": 1}']
+
+
+async def test_a_default_that_does_not_fit_its_own_schema_is_read_by_rules_and_left_to_the_tool(shop, plane):
+    plane.policy(
+        "version: 1\nrules: [{id: all-kinds, tool: find, when: args.kind == null && args.most > 9, effect: block}]"
+    )
+
+    @shop.server.tool
+    def find(
+        text: str,
+        kind: str = None,  # noqa: RUF013 - as many servers have it
+        most: Annotated[int, Field(gt=0)] = -1,
+        deep: bool = False,
+    ) -> str:
+        shop.ran.append((text, kind, most, deep))
+        return "found"
+
+    async with Client(shop.server) as client:
+        for given in ({"text": "a"}, {"text": "a", "kind": "b", "most": 10}):
+            assert not (await called(client, "find", given)).is_error
+        for given in ({"text": "a", "most": 10}, {"text": "a", "kind": None}, {"text": "a", "most": -1}):
+            assert (await called(client, "find", given)).is_error
+    assert shop.ran == [("a", None, -1, False), ("a", "b", 10, False)]
 
 
 async def test_resources_are_decided_on_and_redacted(shop, any_plane):
@@ -221,6 +295,24 @@ async def test_a_token_that_does_not_hold_is_refused(shop, plane):
     assert shop.ran == []
 
 
+async def test_over_http_a_token_counts_and_one_that_comes_twice_is_refused(shop, plane):
+    async with tappass_session(name="caller") as caller:
+        token = [("tappass-correlation", await caller.stamp_async("shop"))]
+        with served(shop.server.http_app(stateless_http=True, json_response=True)) as url:
+            async with httpx.AsyncClient(trust_env=False) as http:
+                answers = [await posted(http, url, headers) for headers in (token, token * 2, [])]
+    assert ["more than one" in answer.text for answer in answers] == [False, True, False]
+    assert [session.parent for session in shop.sessions] == [caller.session_id, ""]
+
+
+async def posted(http, url, headers):
+    """Call a tool by hand; return the response."""
+    asked = [("accept", "application/json, text/event-stream"), ("mcp-protocol-version", "2025-06-18"), *headers]
+    params = {"name": "pay", "arguments": {"to": "ann@acme.com", "amount": 3}}
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    return await http.post(f"{url}/mcp", json=message, headers=asked)
+
+
 async def test_a_held_call_names_where_people_decide_and_runs_once_they_have(shop, plane):
     plane.policy(RULES)
     big = {"to": "ann@acme.com", "amount": 5000}
@@ -233,3 +325,17 @@ async def test_a_held_call_names_where_people_decide_and_runs_once_they_have(sho
         assert not (await called(client, "pay", big)).is_error
         assert (await called(client, "pay", big)).is_error
     assert len(shop.ran) == 1
+
+
+async def test_a_client_that_can_open_links_is_asked_to(shop, plane):
+    plane.policy(RULES)
+
+    async def show(*_asked):
+        return {}
+
+    async with Client(shop.server, elicitation_handler=show) as client:
+        with pytest.raises(Exception, match="People decide at") as caught:
+            await client.session.call_tool("pay", {"to": "ann@acme.com", "amount": 5000})
+    assert caught.value.error.code == -32042
+    assert caught.value.error.data["elicitations"][0]["url"].startswith("http")
+    assert shop.ran == []

@@ -152,6 +152,16 @@ async def test_a_tool_that_is_only_added_runs(bank, way, plane):
         assert (await client.call_tool("new", {})).content[0].text == "here"
 
 
+async def test_a_tool_that_is_added_during_the_connection_runs_at_once(bank, way, plane):
+    async with way(bank) as bare, guard_mcp_client(bare, server="bank") as client:
+        await pay(client)
+        bank.tools["new"] = dict(PLAIN)
+        bank.answers["new"] = lambda _given: answer(text("here"))
+        for _ in range(2):
+            assert (await client.call_tool("new", {})).content[0].text == "here"
+    assert bank.lists == 2
+
+
 @pytest.mark.parametrize("name", ["secret_tool", "resources/read", "prompts/get"])
 async def test_a_tool_that_was_never_listed_is_not_called(bank, way, any_plane, name):
     async with way(bank) as bare:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+from typing import Annotated
 
 import anyio
 import mcp
 import mcp.types as types
 import pytest
+from pydantic import Field
 
 from tappass import (
     TapPassConfigError,
@@ -166,11 +169,52 @@ async def test_what_the_tool_would_read_otherwise_than_a_rule_does_is_refused(sh
     assert shop.ran == []
 
 
+async def test_a_default_that_does_not_fit_its_own_schema_is_read_by_rules_and_left_to_the_tool(shop, connect, plane):
+    plane.policy(
+        "version: 1\nrules: [{id: all-kinds, tool: find, when: args.kind == null && args.most > 9, effect: block}]"
+    )
+
+    @shop.server.tool()
+    def find(
+        text: str,
+        kind: str = None,  # noqa: RUF013 - as many servers have it
+        most: Annotated[int, Field(gt=0)] = -1,
+        deep: bool = False,
+    ) -> str:
+        shop.ran.append((text, kind, most, deep))
+        return "found"
+
+    async with connect(shop) as client:
+        for given in ({"text": "a"}, {"text": "a", "kind": "b", "most": 10}):
+            assert not (await client.call_tool("find", given)).is_error
+        for given in ({"text": "a", "most": 10}, {"text": "a", "kind": None}, {"text": "a", "most": -1}):
+            assert (await client.call_tool("find", given)).is_error
+    assert shop.ran == [("a", None, -1, False), ("a", "b", 10, False)]
+
+
 async def test_text_that_is_text_is_no_json(shop, connect, plane):
     async with connect(shop) as client:
         assert not (await client.call_tool("pay", {"to": '["ann"]', "amount": 1})).is_error
         assert not (await client.call_tool("wipe", {"force": False, "disks": "sda"})).is_error
         assert not (await client.call_tool("wipe", {"force": False, "disks": ["a"]})).is_error
+
+
+async def test_json_in_an_optional_text_is_text_to_rule_and_tool(shop, connect, plane):
+    plane.policy("version: 1\nrules: [{id: r, tool: note, when: 'args.text == \"true\"', effect: block}]")
+
+    @shop.server.tool()
+    def note(text: str | None = None, other: str | int | None = None) -> str:
+        shop.ran.append(text)
+        return "noted"
+
+    async with connect(shop) as client:
+        assert not (await client.call_tool("note", {"text": "7"})).is_error
+        assert "`r`" in (await client.call_tool("note", {"text": "true"})).content[0].text
+        # This server reads them as JSON, which its tool does not take; another takes them as they are.
+        assert "validation error" in (await client.call_tool("note", {"text": '{"a": 1}'})).content[0].text
+        for given in ({"text": "null"}, {"other": '{"a": 1}'}):
+            assert "holds JSON" in (await client.call_tool("note", given)).content[0].text
+    assert shop.ran == ["7"]
 
 
 async def test_resources_are_decided_on_and_redacted(shop, connect, any_plane):
@@ -321,6 +365,23 @@ async def test_over_http_the_header_counts_and_the_metadata_before_it(shop, any_
     assert len(shop.ran) == 3
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_token_that_comes_twice_is_refused(shop, any_plane):
+    import httpx2
+    from mcp.client.streamable_http import streamable_http_client
+
+    async with tappass_session(name="caller") as caller:
+        twice = [("tappass-correlation", await caller.stamp_async("shop"))] * 2
+        with served(shop.server.streamable_http_app()) as url:
+            async with (
+                httpx2.AsyncClient(headers=twice) as http,
+                mcp.Client(streamable_http_client(f"{url}/mcp", http_client=http)) as client,
+            ):
+                result = await client.call_tool("pay", {"to": "ann@acme.com", "amount": 3})
+    assert (result.is_error, "more than one" in result.content[0].text) == (True, True)
+    assert shop.ran == []
+
+
 # Approvals.
 
 BIG = {"to": "ann@acme.com", "amount": 5000}
@@ -376,6 +437,26 @@ async def test_a_client_that_can_open_links_is_asked_to(shop, plane):
     assert asked["mode"] == "url"
     assert "/approvals/" in asked["url"] or asked["url"].startswith("http")
     assert shop.ran == []
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_client_that_can_open_links_and_is_told_from_none_goes_on_by_the_token(shop, plane):
+    plane.policy(RULES)
+
+    async def show(_context, _params):
+        return types.ElicitResult(action="accept")
+
+    with served(shop.server.streamable_http_app()) as url:
+        async with mcp.Client(f"{url}/mcp", elicitation_callback=show) as client:
+            with pytest.raises(MCPError) as caught:
+                await client.call_tool("pay", BIG)
+            token = caught.value.error.data["tappass-resume"]
+            agree(plane, token)
+            for _ in range(2):
+                with contextlib.suppress(MCPError):
+                    await client.call_tool("pay", BIG, meta={"tappass-resume": token})
+    assert caught.value.error.code == -32042
+    assert len(shop.ran) == 1
 
 
 async def test_a_call_can_wait_for_people(connect, plane):
