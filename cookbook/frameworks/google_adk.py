@@ -52,7 +52,7 @@ def main() -> None:
     run = guard_adk_agent(name="tidy up")(runner.run)
     with memory_plane(POLICY) as plane:
         try:
-            for event in run(user_id="ann", session_id="1", new_message=types.UserContent("/cache/a /backup/b /cache/c")):
+            for event in run(user_id="ann", session_id="1", new_message=types.UserContent("/cache/a /backup/b")):
                 print(event.author, [call.args for call in event.get_function_calls()])
         except PolicyBlockError as error:
             print(error)
