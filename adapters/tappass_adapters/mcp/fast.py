@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Any
 
 from tappass.errors import TapPassConfigError, TapPassError
-from tappass.ext import CORRELATION
+from tappass.ext import CORRELATION, current_session
 from tappass_adapters.mcp.answers import elicits, refused
 from tappass_adapters.mcp.requests import CALL, only
 from tappass_adapters.mcp.ruling import GOVERNED, Asked, Ruling
+
+# The request that is being answered: what comes in its course, a tool asks of its own server.
+_answering: ContextVar[Any] = ContextVar("tappass_fastmcp_answering", default=None)
 
 
 async def govern(ruling: Ruling, context: Any, call_next: Any) -> Any:
@@ -22,8 +27,14 @@ async def govern(ruling: Ruling, context: Any, call_next: Any) -> Any:
     request = getattr(context.fastmcp_context, "request_context", None)
     meta = _meta(request) or own
 
+    outer = current_session() if _is_same(_answering.get(), request) else None
+
     async def run(given: dict[str, Any]) -> Any:
-        return await call_next(context.copy(message=_changed(context.message, context.method, given)))
+        before = _answering.set(request)
+        try:
+            return await call_next(context.copy(message=_changed(context.message, context.method, given)))
+        finally:
+            _answering.reset(before)
 
     try:
         asked = Asked(
@@ -36,9 +47,20 @@ async def govern(ruling: Ruling, context: Any, call_next: Any) -> Any:
         )
         result = await ruling.govern(asked, run)
     except TapPassError as error:
+        if outer is not None:
+            # A tool asked, not the client: an answer would pass for its having been done.
+            outer.let_stand(error)
+            # Another than the one that stands: raised again from what was made of this one, it would be its own cause.
+            raise copy.copy(error) from None
         session = getattr(request, "session", None)
         return _result(refused(ruling.wanted.refusals, context.method, error, elicits(session)))
     return _fresh(result)
+
+
+def _is_same(request: Any, other: Any) -> bool:
+    if request is None or other is None:
+        return False
+    return request.session is other.session and request.request_id == other.request_id
 
 
 def _meta(request: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated
 
 import httpx
@@ -126,6 +127,47 @@ async def test_a_refusal_inside_a_tool_is_the_answer_whatever_the_library_makes_
     assert result.content[0].text.startswith("Not done: blocked by rule `inner`")
     assert shop.ran == []
     assert [e.status for e in any_plane.events(type="session.closed")] == ["failed"]
+
+
+async def test_what_a_tool_asks_of_its_own_server_in_vain_is_the_answer_to_its_own_call(shop, plane):
+    plane.policy(RULES)
+
+    @shop.server.tool
+    async def order(to: str, amount: float, ctx: Context) -> str:
+        await ctx.fastmcp.call_tool("pay", {"to": to, "amount": amount})
+        return "ordered"
+
+    @shop.server.tool
+    async def careless(to: str, ctx: Context) -> str:
+        with contextlib.suppress(Exception):
+            await ctx.fastmcp.call_tool("pay", {"to": to, "amount": 1})
+        return "ordered"
+
+    @shop.server.tool
+    async def prepared(to: str, ctx: Context) -> str:
+        async with tappass_session(name="an attempt"):
+            with contextlib.suppress(Exception):
+                await ctx.fastmcp.call_tool("pay", {"to": to, "amount": 1})
+        return "not ordered"
+
+    inner = FastMCP("inner", middleware=[TapPassMCPMiddleware(server="inner")])
+    inner.mount(shop.server)
+    outer = FastMCP("outer", middleware=[TapPassMCPMiddleware(server="outer")])
+    outer.mount(inner)
+    for server in (shop.server, outer):
+        async with Client(server) as client:
+            for name, given in (("order", {"to": "eve", "amount": 1}), ("careless", {"to": "eve"})):
+                result = await called(client, name, given)
+                assert result.is_error
+                assert "inside" in result.content[0].text
+            assert not (await called(client, "prepared", {"to": "eve"})).is_error
+            held = await client.session.call_tool("order", {"to": "ann@acme.com", "amount": 5000})
+            assert (held.meta["tappass"]["status"], len(shop.ran)) == (428, 0)
+            voting = plane.engine.voting
+            voting.approve(voting.approval_of(held.meta["tappass-resume"]), person(plane, "eva"), "as agreed")
+            assert not (await called(client, "order", {"to": "ann@acme.com", "amount": 5000})).is_error
+            assert [name for name, *_ in shop.ran] == ["pay"]
+            shop.ran.clear()
 
 
 async def test_a_refusal_can_be_a_protocol_error(plane):
