@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
@@ -179,12 +180,13 @@ async def _outright(session: Session, answering: Awaitable[Any]) -> Any:
         answer = await answering
     except TapPassError:
         raise
-    except Exception as error:
+    except Exception:
+        # A copy: what is made of the one that stands may have it for its cause.
         if (stands := session.standing) is not None:
-            raise stands from error
+            raise copy.copy(stands) from None
         raise
     if (stands := session.standing) is not None:
-        raise stands
+        raise copy.copy(stands)
     return answer
 
 
