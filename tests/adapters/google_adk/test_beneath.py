@@ -21,6 +21,7 @@ from google.genai.errors import ServerError
 from pydantic import Field
 
 from tappass import PolicyBlockError, TapPassConfigError, govern, guard_adk_agent, tool
+from tests.adapters.google_adk.fallback import fallback_model
 from tests.adapters.google_adk.gemini import calls, says
 from tests.adapters.google_adk.mail import (
     IN,
@@ -482,7 +483,7 @@ def test_a_generator_is_decided_and_refused_where_its_result_is_inspected(here, 
 
 
 def test_each_model_that_a_fallback_tries_is_decided_by_its_own_name(here, tools):
-    fallback = pytest.importorskip("google.adk.models._fallback_model").FallbackModel
+    fallback = fallback_model()
     first = Script(model="mine", turns=[[ServerError(503, {})], [ServerError(503, {})]])
     second = Script(model="bad-mine")
     agent = mailer(tools, model=fallback(models=[first, second]))

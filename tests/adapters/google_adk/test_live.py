@@ -18,6 +18,7 @@ from google.genai.errors import ServerError
 from pydantic import Field
 
 from tappass import PolicyBlockError, guard_adk_agent
+from tests.adapters.google_adk.fallback import fallback_model
 from tests.adapters.google_adk.mail import IN, OUT, Tools, ended, mailer, results, runner_of
 
 
@@ -180,7 +181,7 @@ class Down(Live):
 
 
 def test_each_live_model_that_a_fallback_tries_is_decided_by_its_own_name(here):
-    fallback = pytest.importorskip("google.adk.models._fallback_model").FallbackModel
+    fallback = fallback_model()
     here.policy("version: 1\nrules:\n  - {id: quiet, llm: 'bad-*', effect: block}")
     tools = Tools()
     backup = Live(model="bad-live", calls=[IN])
