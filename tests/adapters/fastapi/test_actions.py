@@ -273,7 +273,8 @@ def test_the_openapi_document_tells_of_refusals(how, tappass_plane):
     properties = document["components"]["schemas"]["TapPassProblem"]["properties"]
     assert {"decision", "approval_url", "resume_token", "blocked_by"} <= properties.keys()
     document_actions(app)
-    assert app.openapi() == document
+    # Where it is mounted is kept in it by some versions.
+    assert {key: value for key, value in app.openapi().items() if key != "servers"} == document
 
 
 # Starlette.
