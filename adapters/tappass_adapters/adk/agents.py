@@ -6,11 +6,15 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tappass.errors import ApprovalRequired
+from tappass.errors import ApprovalRequired, TapPassConfigError
 from tappass.ext import Child, Interception, Session, current_session
 
 if TYPE_CHECKING:
     from tappass_adapters.adk.guard import AdkGuard
+
+
+# Agents that ADK hands over to: a graph of LangGraph, an agent that Google runs.
+_ELSEWHERE = frozenset({"LangGraphAgent", "ManagedAgent"})
 
 
 @dataclass
@@ -30,7 +34,14 @@ class Agents:
         self._held: dict[str, ApprovalRequired] = {}
 
     async def begins(self, agent: Any, context: Any) -> None:
-        """Open an agent's session; decide on a delegation that ADK makes without calling its tool."""
+        """Open an agent's session; decide on a delegation that ADK makes without calling its tool.
+
+        Raises:
+            TapPassError: the delegation was refused, or nobody would see what the agent does.
+        """
+        if _ELSEWHERE & {kind.__name__ for kind in type(agent).__mro__}:
+            self._guard.session.let_stand(error := _unseen(agent))
+            raise error
         if context.invocation_id in self._guard.roots and agent.name == self._guard.root:
             return
         above, task = self._above(agent, context), None
@@ -97,6 +108,13 @@ class Agents:
         # An agent that is a tool: beneath the session in which the tool runs.
         active = current_session()
         return active if active is not None and active.plane is self._guard.session.plane else self._guard.session
+
+
+def _unseen(agent: Any) -> TapPassConfigError:
+    return TapPassConfigError(
+        f"guard_adk_agent() does not see what the {type(agent).__name__} `{agent.name}` does; it was not run: guard it "
+        "where it runs, and call it from a tool"
+    )
 
 
 def _name(invocation: Any) -> str:

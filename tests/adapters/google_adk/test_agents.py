@@ -10,7 +10,8 @@ import pytest
 from google.adk.agents import BaseAgent, LlmAgent, LoopAgent, ParallelAgent, SequentialAgent
 from google.adk.tools import AgentTool
 
-from tappass import PolicyBlockError, current_session, guard_adk_agent
+from scripts import environments
+from tappass import PolicyBlockError, TapPassConfigError, current_session, guard_adk_agent
 from tests.adapters.google_adk.gemini import calls, says
 from tests.adapters.google_adk.mail import IN, OUT, WAYS, Tools, asked, awaited, entered, mailer, runner_of, sync, texts
 
@@ -212,3 +213,23 @@ def test_a_tool_runs_in_its_agents_session(here, model, tools):
     with guard_adk_agent(runner_of(root)) as guarded:
         sync(guarded)
     assert seen == [("fox", True), ("owl", True)]
+
+
+def test_an_agent_that_another_framework_runs_is_refused(here, model, tools):
+    try:
+        from google.adk.agents.langgraph_agent import LangGraphAgent
+    except ImportError:
+        assert (environment := environments.here()) is None or environment.oldest
+        pytest.skip("this version of ADK takes an older LangGraph")
+    from langgraph.graph import END, START, MessagesState, StateGraph
+
+    ran = []
+    builder = StateGraph(MessagesState)
+    builder.add_node("work", lambda state: ran.append(state) or {})
+    builder.add_edge(START, "work")
+    builder.add_edge("work", END)
+    root = SequentialAgent(name="root", sub_agents=[LangGraphAgent(name="foreign", graph=builder.compile())])
+    with pytest.raises(TapPassConfigError, match="does not see what the LangGraphAgent `foreign` does"):
+        entered(runner_of(root), awaited)
+    assert ran == []
+    assert [e.status for e in here.events(type="session.closed")] == ["failed"]
