@@ -118,12 +118,15 @@ class Writing:
         refused.__cause__ = error
         return refused
 
-    def _gather(self) -> None:
+    def _gather(self) -> list[Deferred]:
+        """Have what was queued wait; return that."""
+        before = len(self.waiting)
         try:
             while not self._queue.empty():
                 self.waiting.append(self._queue.get_nowait())
         except Empty:
             pass
+        return self.waiting[before:]
 
     def _isolating(self, waiting: list[Deferred], jobs: list[Job], *, joined: bool = False) -> None:
         try:
@@ -189,9 +192,12 @@ class Writing:
                 del waiting[: self._resolve_doubt(tx)]
                 tx.ask_ahead(chain.from_iterable([*(w.ahead for w in waiting), *(job.ahead for job in jobs)]))
                 tx.ready()
-                if joined:
-                    # Who came while other servers wrote need not wait for the next turn.
-                    tx.ask_ahead(chain.from_iterable([job.ahead for job in self._group.join(jobs)]))
+                if joined and (late := self._group.join(jobs)):
+                    # Who came while other servers wrote need not wait for the next turn. What they put off before goes
+                    # before them, as ever: it was queued by then.
+                    more = self._gather()
+                    waiting += more
+                    tx.ask_ahead(chain.from_iterable([*(w.ahead for w in more), *(job.ahead for job in late)]))
                 self._write_waiting(tx, waiting)
                 _attempt_jobs(tx, jobs, ended)
                 self._committing = True

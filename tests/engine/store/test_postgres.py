@@ -21,6 +21,7 @@ from tappass.engine.store.group import Job
 from tappass.engine.store.port import APPROVAL, CONTROL
 from tappass.engine.store.postgres import PostgresStore
 from tappass.engine.store.postgres_link import Address
+from tappass.engine.store.postgres_tx import PostgresTx
 from tappass.errors import TapPassConfigError, TapPassConnectionError
 from tests.engine.store.events import ORG, decide, ending, event, task
 from tests.postgres import fresh_database, shared_server
@@ -500,3 +501,27 @@ def test_a_plan_that_was_made_for_an_empty_table_is_not_kept_for_a_large_one(url
     kept = store.run(lambda tx: tx.execute("SELECT statement FROM pg_prepared_statements").fetchall())
     assert kept
     assert not [sql for (sql,) in kept if "idempotency" in sql or "session" in sql]
+
+
+def test_what_a_caller_put_off_is_written_with_the_transaction_that_the_caller_joins(store, monkeypatch):
+    """Whoever comes while a transaction waits for other servers is let in: after what it put off before, as ever."""
+    name, seen, ready = task(), [], PostgresTx.ready
+    decide(store, name)
+
+    def come_meanwhile(tx):
+        monkeypatch.setattr(PostgresTx, "ready", ready)
+        ready(tx)
+        store.later(ending(name))
+        late.start()
+        while not store._writing._group._queue:
+            pass
+
+    def flush():
+        store.flush()
+        seen.extend(each.type for each in store.read.all_events())
+
+    late = threading.Thread(target=flush)
+    monkeypatch.setattr(PostgresTx, "ready", come_meanwhile)
+    decide(store, task())
+    late.join(10)
+    assert seen == ["call.decided", "call.ended", "call.decided"]
