@@ -10,45 +10,10 @@ import pytest
 from openai import OpenAI
 
 from tappass import TapPassConfigError, guard_openai_run
-from tests.adapters import scripted_responses  # noqa: F401  a protocol of the scripted model
-from tests.adapters.scripted import ScriptedModel, calls
+from tests.adapters.scripted import calls
+from tests.adapters.test_openai import CHAT_TOOLS, IN, LOOK, OUT, TOOLS, client, model, plane
 
-POLICY = """
-    version: 1
-    rules:
-      - {id: inside, tool: send, when: '!args.to.endsWith("@acme.com")', effect: block}
-      - {id: mask-look, tool: look, effect: redact, fields: [result, arguments], kinds: [EMAIL]}
-      - {id: mask, llm: '*', effect: redact, fields: [result, prompt], kinds: [EMAIL]}
-"""
-OUT, IN = ("send", {"to": "eve@evil.example"}), ("send", {"to": "acme@acme.com"})
-LOOK = ("look", {"text": "of ann@acme.com"})
-
-
-def function(name: str, argument: str) -> dict[str, Any]:
-    schema = {"type": "object", "properties": {argument: {"type": "string"}}}
-    return {"type": "function", "name": name, "parameters": schema, "strict": False}
-
-
-TOOLS: list[Any] = [function("send", "to"), function("look", "text")]
-CHAT_TOOLS: list[Any] = [{"type": "function", "function": {k: v for k, v in t.items() if k != "type"}} for t in TOOLS]
-
-
-@pytest.fixture
-def plane(tappass_plane: Any) -> Any:
-    tappass_plane.policy(POLICY)
-    return tappass_plane
-
-
-@pytest.fixture
-def model() -> Any:
-    with ScriptedModel() as made:
-        yield made
-
-
-@pytest.fixture
-def client(model: ScriptedModel) -> Any:
-    with OpenAI(base_url=f"{model.url}/v1", api_key="x", max_retries=0) as made:
-        yield made
+__all__ = ["client", "model", "plane"]
 
 
 def ask(guarded: Any, given: Any, **more: Any) -> Any:

@@ -10,7 +10,7 @@ import anyio
 import anyio.to_thread
 import mcp
 
-from tappass import TapPassConnectionError, TapPassMCPMiddleware, guard_mcp_client
+from tappass import TapPassConnectionError, TapPassError, TapPassMCPMiddleware, guard_mcp_client
 from tests.adapters.conformance.looping import ask, decision_of, work
 from tests.adapters.conformance.row import Job, Row
 from tests.adapters.mcp.bank import MODERN, Bank, answer, over_streams, text
@@ -90,36 +90,42 @@ class Server(Row):
     told = False
     around = "work"
 
-    def server(self, job: Job) -> Any:
+    def made(self) -> Any:
+        """Return a server without tools."""
         from mcp.server import MCPServer
 
-        server = MCPServer("office", middleware=[TapPassMCPMiddleware(server="office")])
+        return MCPServer("office", middleware=[TapPassMCPMiddleware(server="office")])
+
+    async def called(self, server: Any, meta: dict[str, str]) -> Any:
+        """Return what its client gets."""
+        async with mcp.Client(server) as client:
+            return await client.call_tool("work", {}, meta=meta or None)
+
+    def refusal(self, result: Any) -> TapPassError:
+        """Return what a result of an error tells of."""
+        return decision_of(result.meta["tappass"])
+
+    def run(self, job: Job, **meta: str) -> str:
+        server = self.made()
 
         @server.tool(name="work")
         def tool() -> str:
             """Do what is to be done."""
             return work(job)
 
-        return server
-
-    def run(self, job: Job, **meta: str) -> str:
-        async def main() -> Any:
-            async with mcp.Client(self.server(job)) as client:
-                return await client.call_tool("work", {}, meta=meta or None)
-
         try:
-            result = anyio.run(main)
+            result = anyio.run(self.called, server, meta)
         except* Exception as group:
-            raise unreachable(group) from None
+            raise _unreachable(group) from None
         if result.is_error:
-            raise decision_of(result.meta["tappass"])
+            raise self.refusal(result)
         return str(result.content[0].text)
 
     def resume(self, job: Job, token: str) -> str:
         return self.run(job, **{"tappass-resume": token})
 
 
-def unreachable(error: BaseException) -> BaseException:
+def _unreachable(error: BaseException) -> BaseException:
     """Return the error for a plane that a server says it cannot reach."""
     while isinstance(error, BaseExceptionGroup):
         (error,) = error.exceptions
