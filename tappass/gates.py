@@ -123,7 +123,7 @@ class Gate:
     def _call(
         self, session: Session, function: Callable[..., Any], arguments: Mapping[str, Any], resume_token: str
     ) -> Any:
-        call = framework_call(
+        return framework_call(
             session,
             "tool",
             self.name,
@@ -132,9 +132,8 @@ class Gate:
             definition=self.definition,
             encoders=self.encoders,
             options=self.options,
+            resume_token=resume_token,
         )
-        call.resume_token = resume_token or call.resume_token
-        return call
 
 
 class Governing:

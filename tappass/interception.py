@@ -88,9 +88,9 @@ class Interception:
             encoders=self._encoders,
             options=self._options,
             rebind=rebind,
+            resume_token=self._resume_token,
         )
         self._call.unseen = self._unseen
-        self._call.resume_token = self._resume_token or self._call.resume_token
         return self._call
 
     def _flow(self, call: Call) -> Flow[Any]:
@@ -207,8 +207,11 @@ def framework_call(
     encoders: Encoders | None = None,
     options: Options | None = None,
     rebind: Callable[[dict[str, Any]], Any] | None = None,
+    resume_token: str = "",
 ) -> Call:
     """Return the call of something that a framework describes; `run` gets the arguments by name.
+
+    It goes on by the approval that `resume_token` stands for, "" for the session's.
 
     Raises:
         TapPassConfigError: an argument cannot be shown to policy.
@@ -225,7 +228,7 @@ def framework_call(
     if definition is not None:
         digest = sha256(canonical(definition))
         action = msgspec.structs.replace(action, server=definition.server, definition_digest=digest)
-    return Call(
+    call = Call(
         action,
         session,
         run,
@@ -236,6 +239,8 @@ def framework_call(
         definition=definition,
         **options.of_call(),
     )
+    call.resume_token = resume_token or call.resume_token
+    return call
 
 
 def tell(session: Session | None, error: TapPassError) -> str:
